@@ -1,0 +1,3 @@
+"""Pares: the node on your PC."""
+
+__version__ = "0.1.0"
