@@ -42,7 +42,7 @@ class Tool(msgspec.Struct, frozen=True):
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
-    """One answer to a conversation. `tool_choice` is `auto`, `none`, `required` or the name of a tool as `tool:NAME`."""
+    """One answer to a conversation. `tool_choice` is `auto`, `none`, `required`, or `tool:NAME`."""
 
     messages: Sequence[Message]
     sampling: Sampling = Sampling()

@@ -179,7 +179,7 @@ class Model(Generator, Protocol):
     def vocabulary(self) -> Vocabulary: ...
 
     async def tokenize(self, text: str, *, special: bool, bos: bool) -> list[TokenId]:
-        """Text to tokens. `special`: parse control tokens; `bos`: put the begin token in front if the model wants it."""
+        """Text to tokens. `special`: parse control tokens. `bos`: begin token in front if the model wants it."""
         ...
 
     async def grammar_for(self, schema: Mapping[str, object]) -> str:
