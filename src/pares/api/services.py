@@ -1,0 +1,93 @@
+"""What the API asks of the node. The node implements it; the API never builds or starts anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pares.api.schemas import Check, Loaded, LoadRequest, NodeStatus, Setting
+from pares.inference.generation import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The door of the node."""
+
+    port: int = field(default=11435, metadata={"description": "Port of the API and the page; 0 chooses a free one"})
+    host: str = field(
+        default="127.0.0.1",
+        metadata={"description": "Address to listen on; anything but loopback demands a key of every request"},
+    )
+    ollama_port: int = field(
+        default=0, metadata={"description": "Also serve on this port, for tools that look for Ollama (11434); 0 = no"}
+    )
+    require_key: bool = field(default=False, metadata={"description": "Demand a key for /v1 and /api on loopback too"})
+    origins: tuple[str, ...] = field(
+        default=(), metadata={"description": "Web origins that may call /v1 and /api from a browser (CORS)"}
+    )
+    hosts: tuple[str, ...] = field(
+        default=(), metadata={"description": "Further names this node is called by in the Host header"}
+    )
+    max_body_bytes: int = field(default=32 * 2**20, metadata={"description": "Largest request body that is accepted"})
+
+
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """A loaded model, held for one request, with what its entry in the library says on top."""
+
+    model: Model
+    name: str
+    """The canonical name of what was asked for."""
+    system: str = ""
+    """System prompt of a `create`d model, used where the request has none."""
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    """Sampling defaults of a `create`d model in Ollama's words: temperature, top_k, num_predict, stop, ..."""
+    load_s: float = 0.0
+    """Seconds that this request waited for the model to load."""
+
+
+class Services(Protocol):
+    """The node, as the API sees it."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def admin_token(self) -> str:
+        """The secret in `node.json`: whoever can read the home may do everything."""
+        ...
+
+    def use(
+        self, name: str, *, context: int | None = None, keep_alive_s: float | None = None
+    ) -> AbstractAsyncContextManager[InUse]:
+        """Find, load if needed, and hold a model. Raises ModelNotFound, NotEnoughMemory, BrokenModelFile, QueueFull.
+
+        A loaded model with a smaller context than asked for is loaded again once it is idle.
+        """
+        ...
+
+    async def load(self, name: str, request: LoadRequest) -> Loaded:
+        """Load and wait until ready; a loaded model with other options is loaded again."""
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Give its memory back; running requests end with WorkerDied. Raises NotFound if it is not loaded."""
+        ...
+
+    def loaded(self) -> tuple[Loaded, ...]: ...
+
+    def status(self) -> NodeStatus: ...
+
+    async def doctor(self) -> Sequence[Check]: ...
+
+    def list_settings(self) -> Sequence[Setting]: ...
+
+    async def change_setting(self, name: str, value: object) -> Setting:
+        """Write one setting into the file of the home; None goes back to the default. Raises Misconfigured, NotFound."""
+        ...
+
+    def shutdown(self) -> None:
+        """Begin to stop; returns at once."""
+        ...
