@@ -85,7 +85,7 @@ class Services(Protocol):
     def list_settings(self) -> Sequence[Setting]: ...
 
     async def change_setting(self, name: str, value: object) -> Setting:
-        """Write one setting into the file of the home; None goes back to the default. Raises Misconfigured, NotFound."""
+        """Write one setting into the home's file; None: back to the default. Raises Misconfigured, NotFound."""
         ...
 
     def shutdown(self) -> None:
