@@ -5,6 +5,7 @@
     │   ├── BadRequest             400  exit 2  the request itself is wrong
     │   │   ├── ContextOverflow    400  exit 2  prompt and answer are longer than the context
     │   │   ├── TooLarge           413  exit 2  the request's body is over a limit
+    │   │   ├── MethodNotAllowed   405  exit 2  the address exists, but not with this HTTP method
     │   │   └── NotSupported       400  exit 2  this model or build cannot do what was asked
     │   ├── Unauthorized           401  exit 8  no key, or a wrong one
     │   ├── Forbidden              403  exit 8  the key may not do this, or the door is closed (Host, Origin)
@@ -19,6 +20,7 @@
     │   ├── VerificationFailed     422  exit 7  bytes that are not what was promised
     │   ├── OriginUnreachable      502  exit 5  the place to fetch from does not answer, or we are offline
     │   ├── WorkerDied             500  exit 1  the process that held the model ended
+    │   ├── DatabaseUnusable       500  exit 1  the node's memory is damaged, or a newer Pares wrote it
     │   ├── AlreadyRunning         409  exit 6  another node has this home, or the port is taken
     │   └── Misconfigured          500  exit 2  a setting has no meaning
     └── RemoteError                a peer's fault: drop that peer, carry on
@@ -94,6 +96,13 @@ class TooLarge(BadRequest):
 
     code = "request_too_large"
     status = 413
+
+
+class MethodNotAllowed(BadRequest):
+    """The address exists, but not with this HTTP method."""
+
+    code = "method_not_allowed"
+    status = 405
 
 
 class NotSupported(BadRequest):
@@ -209,6 +218,12 @@ class WorkerDied(LocalError):
     """The process that held the model ended; other models and the node go on."""
 
     code = "worker_died"
+
+
+class DatabaseUnusable(LocalError):
+    """The node's database is damaged, unreadable, or of a newer version; the message says what to do with it."""
+
+    code = "database_unusable"
 
 
 class AlreadyRunning(LocalError):
