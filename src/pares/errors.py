@@ -21,6 +21,7 @@
     │   ├── OriginUnreachable      502  exit 5  the place to fetch from does not answer, or we are offline
     │   ├── WorkerDied             500  exit 1  the process that held the model ended
     │   ├── DatabaseUnusable       500  exit 1  the node's memory is damaged, or a newer Pares wrote it
+    │   ├── NodeUnreachable        503  exit 1  the node of this home does not answer the command line
     │   ├── AlreadyRunning         409  exit 6  another node has this home, or the port is taken
     │   └── Misconfigured          500  exit 2  a setting has no meaning
     └── RemoteError                a peer's fault: drop that peer, carry on
@@ -224,6 +225,13 @@ class DatabaseUnusable(LocalError):
     """The node's database is damaged, unreadable, or of a newer version; the message says what to do with it."""
 
     code = "database_unusable"
+
+
+class NodeUnreachable(LocalError):
+    """The node of this home runs, or should, and does not answer."""
+
+    code = "node_unreachable"
+    status = 503
 
 
 class AlreadyRunning(LocalError):
