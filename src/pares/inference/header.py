@@ -311,6 +311,16 @@ class Header:
         """Bytes of all tensors, padding not counted."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
+    @cached_property
+    def layer_tensors(self) -> Mapping[int, frozenset[str]]:
+        """What each layer consists of: layer to the rest of the names, `attn_k.weight` for `blk.7.attn_k.weight`."""
+        layers: dict[int, set[str]] = {}
+        for tensor in self.tensors:
+            match tensor.name.split(".", 2):
+                case ["blk", layer, rest] if layer.isdecimal():
+                    layers.setdefault(int(layer), set()).add(rest)
+        return {layer: frozenset(names) for layer, names in layers.items()}
+
     @property
     def quantization(self) -> str:
         """`Q4_K_M` and the like: what the file says of itself, else the type that most of its bytes have."""
