@@ -29,6 +29,9 @@ Tokens = NDArray[np.int32]
 PREFILL_STEP = 32
 """Chunks of prompt beside running answers are multiples of this many rows (or of `block`)."""
 
+WORTH_WAITING = 64
+"""A prompt waits for one that is being read if that saves at least so many rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -233,19 +236,29 @@ class Schedule:
     # Admission
 
     def _admit(self) -> None:
-        while self.waiting and len(self.running) < self.limits.running:
-            sequence = self.waiting[0]
-            if not self._place(sequence):
+        for sequence in list(self.waiting):
+            if len(self.running) >= self.limits.running:
                 return
-            self.waiting.popleft()
+            source, reuse = self._best_source(sequence)
+            if self._soon(sequence) >= reuse + WORTH_WAITING:
+                continue
+            if not self._place(sequence, source, reuse):
+                return
+            self.waiting.remove(sequence)
             self.running.append(sequence)
 
-    def _place(self, sequence: Sequence) -> bool:
+    def _soon(self, sequence: Sequence) -> int:
+        """Rows that a prompt which is being read right now will have in common with this one."""
+        reading = (s for s in self.running if s.computed < s.prompt and s.adapter == sequence.adapter)
+        if not self.limits.can_truncate:
+            return 0
+        return max((self._common(sequence, s.tokens, s.prompt, self._boundary(s)) for s in reading), default=0)
+
+    def _place(self, sequence: Sequence, source: _Slot | None, reuse: int) -> bool:
         """Give a sequence a slot, with as many rows as an earlier one left for it. False if there is no room yet."""
         resting = [slot for slot in self._slots if slot.owner is None]
         if not resting:
             return False
-        source, reuse = self._best_source(sequence)
         spare = [slot for slot in resting if slot is not source]
         if source is not None and source.owner is None and (not spare or reuse * 2 >= source.length):
             slot = source
@@ -279,18 +292,23 @@ class Schedule:
     def _reusable(self, sequence: Sequence, slot: _Slot) -> int:
         """How many rows of a slot are the very rows that this sequence would compute itself."""
         held = slot.owner.tokens if slot.owner else slot.tokens
-        span = min(slot.length, sequence.length - 1)
+        rows = self._common(sequence, held, slot.length, slot.blocked)
+        if self.limits.can_truncate:
+            return rows
+        return rows if rows == slot.length and slot.owner is None else 0
+
+    def _common(self, sequence: Sequence, held: Tokens, length: int, blocked: int) -> int:
+        """Rows in common with the first `length` of `held`, of which `blocked` went in blocks. The last is computed."""
+        span = min(length, sequence.length - 1)
         differing = np.flatnonzero(held[:span] != sequence.tokens[:span])
         common = int(differing[0]) if differing.size else span
-        if not self.limits.can_truncate:
-            return common if common == slot.length and slot.owner is None else 0
         if not self.limits.block:
             return common
         # Exact: a row counts only if it went the way (in blocks, or small) that it would go in this sequence.
         boundary = self._boundary(sequence)
-        if slot.blocked == boundary <= common:
+        if blocked == boundary <= common:
             return common
-        return min(common, slot.blocked, boundary) // self.limits.block * self.limits.block
+        return min(common, blocked, boundary) // self.limits.block * self.limits.block
 
     def _reserve(self, rows: int, *, keep: _Slot | None) -> bool:
         """See to it that `rows` more and a little room for answers fit, giving up slots at rest if need be."""
