@@ -34,6 +34,7 @@ __all__ = [
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
+ALIGNMENT_KEY = "general.alignment"
 DEFAULT_ALIGNMENT = 32
 
 MAX_HEADER_BYTES = 64 << 20  # a vocabulary of 260,000 tokens with half a million merges takes about 20 MB
@@ -203,7 +204,9 @@ def _parse(reader: _Reader) -> Header:
             raise defect(f"`{key}` is there twice", start)
         metadata[key] = reader.value(key)
         spans[key] = (start, reader.at)
-    alignment = _alignment(reader, metadata.get("general.alignment", DEFAULT_ALIGNMENT))
+    alignment = DEFAULT_ALIGNMENT
+    if place := spans.get(ALIGNMENT_KEY):
+        alignment = _alignment(reader, metadata[ALIGNMENT_KEY], place[0])
     tensors, data_start = _tensor_table(reader, tensor_count, alignment)
     return Header(
         version=version,
@@ -231,9 +234,10 @@ def _preamble(reader: _Reader) -> int:
     return version
 
 
-def _alignment(reader: _Reader, value: Value) -> int:
-    if not isinstance(value, int) or not 0 < value <= MAX_ALIGNMENT or value & (value - 1):
-        raise defect(f"`general.alignment` is {value!r:.80}, not a power of two up to {MAX_ALIGNMENT}", reader.at)
+def _alignment(reader: _Reader, value: Value, at: int) -> int:
+    kind = _U32.unpack_from(reader.front, at + 8 + len(ALIGNMENT_KEY))[0]
+    if kind != ValueType.UINT32 or not isinstance(value, int) or not 0 < value <= MAX_ALIGNMENT or value & (value - 1):
+        raise defect(f"`{ALIGNMENT_KEY}` is {value!r:.80}, not a power of two up to {MAX_ALIGNMENT} as UINT32", at)
     return value
 
 
