@@ -372,7 +372,92 @@ class ErrorBody(msgspec.Struct, frozen=True):
     code: str
     param: str | None = None
     hint: str = ""
+    fields: Mapping[str, object] = {}
+    """The numbers and names of the message, for machines."""
 
 
 class ErrorReply(msgspec.Struct, frozen=True):
     error: ErrorBody
+
+
+class TokenRow(msgspec.Struct, frozen=True):
+    """One token of a vocabulary."""
+
+    id: int
+    text: str
+    """What it stands for; U+FFFD where its bytes are no whole characters."""
+    bytes: str
+    """Hexadecimal."""
+    kind: Literal["normal", "unknown", "control", "user defined", "unused", "byte"]
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """A model file's hash, computed just now, against the one it should have."""
+
+    sha256: str
+    expected: str
+    """Empty where no hash was known; then the one computed is kept."""
+    ok: bool
+
+
+class LoginRequest(msgspec.Struct, frozen=True):
+    token: str
+
+
+class Link(msgspec.Struct, frozen=True):
+    """An address that opens the page once, within five minutes."""
+
+    url: str
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """One line of the node's log. Prompts and answers are never in it."""
+
+    id: int
+    time: str
+    level: str
+    event: str
+    fields: Mapping[str, object]
+
+
+class Models(msgspec.Struct, frozen=True):
+    models: tuple[ModelRow, ...]
+
+
+class Tensors(msgspec.Struct, frozen=True):
+    tensors: tuple[TensorRow, ...]
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """A page of the vocabulary. `total` counts all tokens that match."""
+
+    total: int
+    tokens: tuple[TokenRow, ...]
+
+
+class CatalogueRows(msgspec.Struct, frozen=True):
+    models: tuple[CatalogueRow, ...]
+
+
+class Pulls(msgspec.Struct, frozen=True):
+    pulls: tuple[PullStatus, ...]
+
+
+class Conversations(msgspec.Struct, frozen=True):
+    conversations: tuple[ConversationRow, ...]
+
+
+class Checks(msgspec.Struct, frozen=True):
+    checks: tuple[Check, ...]
+
+
+class Settings(msgspec.Struct, frozen=True):
+    settings: tuple[Setting, ...]
+
+
+class Keys(msgspec.Struct, frozen=True):
+    keys: tuple[Key, ...]
+
+
+class LogLines(msgspec.Struct, frozen=True):
+    lines: tuple[LogLine, ...]

@@ -7,8 +7,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pares.api.schemas import Check, Loaded, LoadRequest, NodeStatus, Setting
+from pares.api.schemas import Check, Loaded, LoadRequest, LogLine, NodeStatus, Setting
 from pares.inference.generation import Model
+from pares.inference.settings import Settings as InferenceSettings
+from pares.store.conversations import Conversations
+from pares.store.events import Events
+from pares.store.keys import Keys
+from pares.swarm.library import Library
+from pares.swarm.pulls import Pulls
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,28 @@ class Services(Protocol):
     def settings(self) -> Settings: ...
 
     @property
+    def inference(self) -> InferenceSettings:
+        """How models are loaded, for telling whether they would fit."""
+        ...
+
+    @property
+    def library(self) -> Library: ...
+
+    @property
+    def pulls(self) -> Pulls: ...
+
+    @property
+    def conversations(self) -> Conversations: ...
+
+    @property
+    def keys(self) -> Keys: ...
+
+    @property
+    def events(self) -> Events:
+        """Closed by the node when it begins to stop, so that event streams end."""
+        ...
+
+    @property
     def admin_token(self) -> str:
         """The secret in `node.json`: whoever can read the home may do everything."""
         ...
@@ -86,6 +114,10 @@ class Services(Protocol):
 
     async def change_setting(self, name: str, value: object) -> Setting:
         """Write one setting into the home's file; None: back to the default. Raises Misconfigured, NotFound."""
+        ...
+
+    def logs(self, *, after: int, limit: int) -> Sequence[LogLine]:
+        """The newest `limit` lines of the log with an id above `after`, oldest first."""
         ...
 
     def shutdown(self) -> None:
