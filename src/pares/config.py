@@ -21,8 +21,10 @@ from types import MappingProxyType, NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pares.api.schemas import Setting
-from pares.api.services import Settings as ServerSettings
+from pares.api.settings import Settings as ServerSettings
 from pares.errors import Conflict, Misconfigured, NotFound
+from pares.inference.settings import Settings as InferenceSettings
+from pares.swarm.settings import Settings as SwarmSettings
 
 Source = Literal["default", "file", "environment", "flag"]
 
@@ -66,15 +68,37 @@ class Config:
     home: Path
     node: NodeSettings
     server: ServerSettings
-    sources: Mapping[str, Source] = MappingProxyType({})
+    inference: InferenceSettings
+    swarm: SwarmSettings
+    sources: Mapping[str, Source] = field(default_factory=dict)
     """By `room.name`; a setting that is not in it has its default."""
-    flags: Mapping[str, object] = MappingProxyType({})
+    flags: Mapping[str, object] = field(default_factory=dict)
     """What the command line set: give it to `load` again after the file changed."""
     warnings: tuple[str, ...] = ()
     """For people: names in the file or the environment that mean nothing here."""
 
+    @property
+    def node_file(self) -> Path:
+        """Where the running node says how it can be reached."""
+        return self.home / "node.json"
 
-ROOMS: Mapping[str, type] = {"node": NodeSettings, "server": ServerSettings}
+    @property
+    def database(self) -> Path:
+        """Everything the node remembers."""
+        return database_of(self.home)
+
+    @property
+    def logs(self) -> Path:
+        """Directory of the log files."""
+        return self.home / "logs"
+
+
+ROOMS: Mapping[str, type] = {
+    "node": NodeSettings,
+    "server": ServerSettings,
+    "inference": InferenceSettings,
+    "swarm": SwarmSettings,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +255,19 @@ def find_home(flag: str | Path | None = None, *, environment: Mapping[str, str] 
     return Path(chosen).expanduser().absolute()
 
 
+def database_of(home: Path) -> Path:
+    """Where the node at `home` keeps what it remembers."""
+    return home / "pares.sqlite"
+
+
 def has_display(*, environment: Mapping[str, str] = os.environ) -> bool:
     """Whether a browser could open a window here."""
     return sys.platform in ("win32", "darwin") or bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
+
+
+def wants_color(*, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether colours are welcome on a terminal (https://no-color.org)."""
+    return not environment.get("NO_COLOR")
 
 
 def _read_file(path: Path) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pares.api.schemas import Check, Loaded, LoadRequest, LogLine, NodeStatus, Setting
+from pares.api.settings import Settings as Settings
 from pares.inference.generation import Model
 from pares.inference.settings import Settings as InferenceSettings
 from pares.store.conversations import Conversations
@@ -15,28 +16,6 @@ from pares.store.events import Events
 from pares.store.keys import Keys
 from pares.swarm.library import Library
 from pares.swarm.pulls import Pulls
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The door of the node."""
-
-    port: int = field(default=11435, metadata={"description": "Port of the API and the page; 0 chooses a free one"})
-    host: str = field(
-        default="127.0.0.1",
-        metadata={"description": "Address to listen on; anything but loopback demands a key of every request"},
-    )
-    ollama_port: int = field(
-        default=0, metadata={"description": "Also serve on this port, for tools that look for Ollama (11434); 0 = no"}
-    )
-    require_key: bool = field(default=False, metadata={"description": "Demand a key for /v1 and /api on loopback too"})
-    origins: tuple[str, ...] = field(
-        default=(), metadata={"description": "Web origins that may call /v1 and /api from a browser (CORS)"}
-    )
-    hosts: tuple[str, ...] = field(
-        default=(), metadata={"description": "Further names this node is called by in the Host header"}
-    )
-    max_body_bytes: int = field(default=32 * 2**20, metadata={"description": "Largest request body that is accepted"})
 
 
 @dataclass(frozen=True, slots=True)
