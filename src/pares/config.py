@@ -42,7 +42,7 @@ MULTIPLES = {"": 1} | {  # as in GNU's tools: k and KiB are 1024, kB is 1000
 SECONDS = {"": "1", "ms": "0.001", "s": "1", "m": "60", "h": "3600", "d": "86400"}
 KINDS = {
     bool: "true or false",
-    int: "a whole number; 64k and 2GB are understood",
+    int: "a whole number (also 64k, 2GB)",
     float: "a number",
     str: "text",
     Path: "a path",
@@ -222,9 +222,7 @@ def _expected(known: Known) -> str:
     else:
         words = KINDS[hint]
     if known.least is not None:
-        words += f", {known.least:g} or more"
-    if known.most is not None:
-        words += f", {known.most:g} at most"
+        words += f" from {known.least:g}" + ("" if known.most is None else f" to {known.most:g}")
     return f"{words}, or none" if known.optional else words
 
 
