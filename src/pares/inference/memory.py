@@ -21,6 +21,7 @@ Fit = Literal["runs well", "tight", "needs more machines", "will not run"]
 
 CELL_STEP = 256
 """llama.cpp rounds the KV cache up to a multiple of this."""
+MAX_CELLS = 1 << 24
 PROCESS_BYTES = 48_000_000
 """A worker before it loads anything: Python, numpy, llama.cpp's library."""
 TOKEN_BYTES = 180
@@ -106,7 +107,7 @@ def largest_context(header: Header, free_bytes: int, *, limit: int | None = None
 
     Never more than `limit`, by default the context that the model was trained with.
     """
-    steps = range(CELL_STEP, max(CELL_STEP, limit or header.context_length) + 1, CELL_STEP)
+    steps = range(CELL_STEP, max(CELL_STEP, min(limit or header.context_length, MAX_CELLS)) + 1, CELL_STEP)
     fitting = bisect_right(steps, free_bytes, key=lambda cells: estimate(header, cells=cells, **load).total)
     return steps[fitting - 1] if fitting else 0
 
