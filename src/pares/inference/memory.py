@@ -60,10 +60,17 @@ class Estimate:
     and the system takes them back when it needs them."""
     kv: int
     """Keys and values of all cells, and the recurrent states of all sequences."""
-    buffers: int
-    """Compute buffers, logits, vocabulary, and the worker process itself."""
+    compute: int
+    """llama.cpp's compute buffers, with the states and logits that it works on."""
+    overhead: int
+    """The vocabulary's tables, and the worker process itself."""
     copies: int
     """How much of `weights` may be in memory twice while the system has room to spare. Not part of `total`."""
+
+    @property
+    def buffers(self) -> int:
+        """All that is neither weights nor cache."""
+        return self.compute + self.overhead
 
     @property
     def total(self) -> int:
@@ -93,11 +100,8 @@ def estimate(header: Header, *, cells: int, **load: Unpack[Load]) -> Estimate:
         cells=cells,
         weights=header.tensor_bytes + sum(adapter.tensor_bytes for adapter in load.get("adapters", ())),
         kv=kv_bytes + sum(states) * sequences * FLOAT_BYTES,
-        buffers=_compute(header, cells if per_cell else 0, ubatch, logits)
-        + working_states
-        + logits
-        + tables * TOKEN_BYTES
-        + PROCESS_BYTES,
+        compute=_compute(header, cells if per_cell else 0, ubatch, logits) + logits + working_states,
+        overhead=tables * TOKEN_BYTES + PROCESS_BYTES,
         copies=sum(tensor.nbytes for tensor in header.tensors if tensor.type in REPACKED and len(tensor.dims) > 1),
     )
 
@@ -200,10 +204,8 @@ def _compute(header: Header, cells: int, ubatch: int, logits: int) -> int:
         7 * mixing + 2 * header.fact("ssm.group_count") * header.fact("ssm.state_size"),
     )
     at_the_end = logits + 3 * width * ubatch * FLOAT_BYTES
-    return max(
-        widest * ubatch * FLOAT_BYTES * 21 // 20 + masks,
-        at_the_end * 21 // 20 + (masks if header.sliding_window else 0),
-    )
+    holes = masks if header.sliding_window and logits > masks else 0  # logits too large for the place the masks leave
+    return max(widest * ubatch * FLOAT_BYTES * 21 // 20 + masks, at_the_end * 21 // 20 + holes)
 
 
 def _length(header: Header, key: str) -> int:
