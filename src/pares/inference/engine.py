@@ -323,29 +323,33 @@ class Engine:
         free = machine.memory().free - settings.memory_reserve_bytes
         while memory.estimate(header, cells=context, **load).total > free and await self._make_room(held):
             free = machine.memory().free - settings.memory_reserve_bytes
-        if asked:
-            memory.require(header, free, context, **load)
-        else:
+        if not asked:
             context = memory.largest_context(header, free, limit=context, **load) or context
-            memory.require(header, free, context, **load)
-        pool = min(4 * context, POOL_LEAST)
-        if pool > context and memory.estimate(header, cells=pool, **load).total > free // 2:
-            pool = context
-        cells = -(-max(context, pool) // CELL_STEP) * CELL_STEP
-        threads = settings.threads or await asyncio.to_thread(machine.threads_to_use)
+        needed = memory.require(header, free, context, **load)
+        slots, cells = self._divide(profile, context, needed.kv, free - needed.total)
         return pipe.Load(
             path=str(held.source.path),
             context=context,
             cells=cells,
-            slots=2 * settings.running,
-            running=settings.running,
+            slots=slots,
+            running=min(slots, settings.running),
             batch=settings.batch,
-            threads=threads,
+            threads=settings.threads or await asyncio.to_thread(machine.threads_to_use),
             profile=profile,
             gpu_layers=settings.gpu_layers,
             step_target_s=settings.step_target_s,
             pooling=header.pooling or "mean",
         )
+
+    def _divide(self, profile: Profile, context: int, kv_bytes: int, spare_bytes: int) -> tuple[int, int]:
+        """Slots, and cells for all of them. A KV cache beyond one request's may take half of the memory to spare."""
+        requests = 1 + (spare_bytes // 2 // kv_bytes if kv_bytes else self._settings.running)
+        if profile == "exact":
+            # Every slot has cells of its own, each as many as a request may need.
+            slots = min(self._settings.running, requests)
+            return slots, slots * (-(-context // CELL_STEP) * CELL_STEP)
+        pool = min(4 * context, POOL_LEAST, requests * context)
+        return 2 * self._settings.running, -(-max(context, pool) // CELL_STEP) * CELL_STEP
 
     async def _make_room(self, wanting: _Held) -> bool:
         """Unload the model that has been idle the longest. False if none is idle."""

@@ -119,7 +119,6 @@ class Weights:
         self.context_trained: int = c.llama_model_n_ctx_train(self.handle)
         self.parameters: int = c.llama_model_n_params(self.handle)
         self.recurrent = bool(c.llama_model_is_recurrent(self.handle) or c.llama_model_is_hybrid(self.handle))
-        self.encoder_only = not c.llama_model_has_decoder(self.handle)
         self.m_rope = c.llama_model_rope_type(self.handle) in _M_ROPE
         self._adapters: dict[Path, int] = {}
 
@@ -258,7 +257,7 @@ class Context:
         params.n_batch = params.n_ubatch = batch
         params.n_outputs_max = min(batch, outputs)
         params.n_threads = params.n_threads_batch = threads
-        params.kv_unified, params.swa_full, params.no_perf = True, True, True
+        params.kv_unified, params.swa_full, params.no_perf = not exact, True, True
         params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_ENABLED if exact else c.LLAMA_FLASH_ATTN_TYPE_AUTO
         params.type_k = params.type_v = Q8_0 if exact else F16
         if embeddings:
@@ -276,11 +275,17 @@ class Context:
             raise NotEnoughMemory(f"llama.cpp could not make a context of {cells} tokens: {last_log(3)}")
         self.batch_rows, self.slots = batch, slots
         self._memory: Any = c.llama_get_memory(self.handle)
+        self._shared = not exact
         self._by_token = _Batch(batch)
         self._by_state: _Batch | None = None
         self._adapter: int | None = None
         self._rows: Floats = np.empty((0, weights.vocabulary_size), np.float32)
         self._rows_at = 0
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there is a KV cache or state at all: encoders have none, and generate nothing."""
+        return bool(self._memory)
 
     def close(self) -> None:
         """Give the KV cache and buffers back."""
@@ -313,8 +318,12 @@ class Context:
         return False
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Let `target` share the first `length` rows of `source`."""
-        c.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        """Let `target` have the first `length` rows of `source`."""
+        if self._shared:
+            c.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        else:  # between cells of their own llama.cpp copies all or nothing
+            c.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            c.llama_memory_seq_rm(self._memory, target, length, -1)
 
     def compute(
         self,

@@ -36,7 +36,7 @@ def noise_key(seed: int, position: int) -> int:
 
 
 def noise_bits(key: int, tokens: NDArray[np.integer]) -> NDArray[np.uint64]:
-    """53 uniform bits per token: output number `token` of SplitMix64 (Steele, Lea and Flood 2014) from state `key`."""
+    """52 uniform bits per token: output number `token` of SplitMix64 (Steele, Lea and Flood 2014) from state `key`."""
     x = tokens.astype(np.uint64)
     x += np.uint64(1)
     x *= np.uint64(_GOLDEN)
@@ -46,13 +46,13 @@ def noise_bits(key: int, tokens: NDArray[np.integer]) -> NDArray[np.uint64]:
     x ^= x >> np.uint64(27)
     x *= np.uint64(_MIX_2)
     x ^= x >> np.uint64(31)
-    x >>= np.uint64(11)
+    x >>= np.uint64(12)
     return x
 
 
 def gumbel(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Standard Gumbel noise from 53 uniform bits."""
-    uniform = (bits.astype(np.float64) + 0.5) * 2.0**-53
+    """Standard Gumbel noise from 52 uniform bits: with the half added, still exact in float64 and never 0 or 1."""
+    uniform = (bits.astype(np.float64) + 0.5) * 2.0**-52
     noise: NDArray[np.float64] = -np.log(-np.log(uniform))
     return noise
 
@@ -85,7 +85,7 @@ class FullDraw:
         # A far token needs more noise than this to beat the best near one. exp(-exp(-g)) inverts the noise; one part in
         # 1e9 of slack keeps its rounding from losing a winner.
         needed = math.exp(-math.exp(-(float(scores.max()) - float(near_limit)))) * (1 - 1e-9)
-        lucky = np.flatnonzero(bits > np.uint64(int(needed * 2.0**53)))
+        lucky = np.flatnonzero(bits > np.uint64(int(needed * 2.0**52)))
         if lucky.size:
             scores = np.concatenate([scores, logits[lucky].astype(np.float64) + gumbel(bits[lucky])])
             near = np.concatenate([near, lucky])
@@ -100,7 +100,7 @@ class FullDraw:
             np.multiply(bits, np.uint64(factor), out=bits)
         np.right_shift(bits, np.uint64(31), out=shifted)
         np.bitwise_xor(bits, shifted, out=bits)
-        return np.right_shift(bits, np.uint64(11), out=bits)
+        return np.right_shift(bits, np.uint64(12), out=bits)
 
 
 def most_likely(logits: Logits) -> int:

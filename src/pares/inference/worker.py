@@ -81,9 +81,9 @@ class Worker:
             for body in bodies:
                 self._handle(pipe.to_worker.decode(body))
             batch = self._model.schedule.plan()
+            self._tell_queue()
             if batch is not None:
                 self._step(batch)
-            self._tell_queue()
             received = self._receive(wait=batch is None)
             if received is None:
                 return
@@ -131,7 +131,7 @@ class Worker:
         )
         probed = load.probe
         if probed is None:
-            probed = pipe.Probe("") if weights.encoder_only else probe(context, load.profile, threads=load.threads)
+            probed = probe(context, load.profile, threads=load.threads) if context.remembers else pipe.Probe("")
         if exact and (probed.refusal or not probed.block):
             reason = probed.refusal or "it is an encoder: it generates nothing"
             raise NotSupported(f"{weights.path.name} cannot be exact on this machine: {reason}.")
@@ -192,7 +192,7 @@ class Worker:
 
     def _begin(self, request: pipe.Generate) -> None:
         model = self._model
-        if model.weights.encoder_only:
+        if not model.context.remembers:
             raise NotSupported("This model only makes embeddings; it cannot generate text.")
         prompt = np.frombuffer(request.prompt, np.int32)
         if prompt.min() < 0 or prompt.max() >= model.weights.vocabulary_size:
@@ -229,7 +229,7 @@ class Worker:
         model = self._model
         if model.embedder is None:
             # An encoder sees its whole input at once; others read it in pieces.
-            rows = model.load.context if model.weights.encoder_only else min(model.load.batch, model.load.context)
+            rows = min(model.load.batch, model.load.context) if model.context.remembers else model.load.context
             model.embedder = Context(
                 model.weights,
                 cells=model.load.context,
