@@ -132,8 +132,8 @@ def _named_errors(path: Path) -> Iterator[None]:
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 raise DatabaseUnusable(
                     f"{path} is damaged ({error}).",
-                    hint="Stop the node and move that file away: the node then starts with an empty one, and `pares "
-                    "import` takes the models, which are untouched. `sqlite3 FILE .recover` may save conversations.",
+                    hint="Stop the node and move that file away: the node then starts with an empty one and finds the "
+                    "models again, which are untouched. `sqlite3 FILE .recover` may save the conversations.",
                     path=str(path),
                 ) from error
             case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_IOERR:
