@@ -146,14 +146,14 @@ class Header:
         """A string of the metadata; empty where it is absent."""
         value = self.metadata.get(key, "")
         if not isinstance(value, str):
-            raise defect(f"`{key}` should be text, not {value!r:.80}", self.spans[key][0])
+            raise self._wrong(key, "text")
         return value
 
     def number(self, key: str, default: int = 0) -> int:
         """A count of the metadata, never negative."""
         value = self.metadata.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise defect(f"`{key}` should be a count, not {value!r:.80}", self.spans[key][0])
+            raise self._wrong(key, "a count")
         return value
 
     def fact(self, key: str, default: int = 0) -> int:
@@ -168,8 +168,12 @@ class Header:
             return (self.number(name, default),) * self.block_count
         counts = tuple(islice((count for count in value if isinstance(count, int) and count >= 0), self.block_count))
         if len(counts) < self.block_count:
-            raise defect(f"`{name}` should have one count for each layer", self.spans[name][0])
+            raise self._wrong(name, "one count for each layer")
         return counts
+
+    def _wrong(self, key: str, expected: str) -> BrokenModelFile:
+        at, _ = self.spans.get(key, (0, 0))
+        return defect(f"`{key}` should be {expected}, not {self.metadata[key]!r:.80}", at)
 
     def raw_field(self, key: str) -> bytes:
         """Key, type and value as they stand in the file."""
@@ -214,7 +218,7 @@ class Header:
         """Layers."""
         count = self.fact("block_count")
         if count > MAX_BLOCKS:
-            raise defect(f"{count} layers; at most {MAX_BLOCKS} are possible", 0)
+            raise self._wrong(f"{self.architecture}.block_count", f"at most {MAX_BLOCKS}")
         return count
 
     @property
@@ -286,7 +290,7 @@ class Header:
             return ""
         number = self.number(key)
         if number >= len(_POOLING):
-            raise defect(f"`{key}` is {number}, which is no way of pooling", self.spans[key][0])
+            raise self._wrong(key, "a way of pooling")
         return _POOLING[number]
 
     @property

@@ -1,8 +1,8 @@
 """What loading a model takes, told from its header alone: weights, KV cache, buffers.
 
 The sizes follow llama.cpp's allocations on the CPU: KV cache and recurrent states exactly, compute buffers by a formula
-fitted to what llama.cpp reports for twenty models of 0.1 to 70 billion parameters (within 15 %, and above rather than
-below). It assumes what `inference/llama.py` asks for: one KV cache that all sequences share, sliding-window layers kept
+fitted to what llama.cpp reports for twenty shapes of 0.1 to 70 billion parameters (0 to 15 % above, where few rows'
+logits are wanted). It assumes what `inference/llama.py` asks for: one KV cache that all sequences share, sliding-window layers kept
 in full, flash attention. Bytes throughout; GB are 10^9 bytes.
 """
 
@@ -35,7 +35,7 @@ REPACKED = frozenset({"Q4_0", "Q8_0", "Q2_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", 
 
 
 class Load(TypedDict, total=False):
-    """How a model is to be loaded; what is left out is llama.cpp's own default."""
+    """How a model is to be loaded."""
 
     sequences: int
     """Conversations at the same time. Default 1."""
@@ -109,7 +109,7 @@ def estimate(header: Header, *, cells: int, **load: Unpack[Load]) -> Estimate:
 def largest_context(header: Header, free_bytes: int, *, limit: int | None = None, **load: Unpack[Load]) -> int:
     """The most tokens of context that fit: a multiple of 256, 0 if not even 256 do.
 
-    Never more than `limit`, by default the context that the model was trained with.
+    Not above `limit`, by default the context that the model was trained with (but 256 is the least there is).
     """
     steps = range(CELL_STEP, max(CELL_STEP, min(limit or header.context_length, MAX_CELLS)) + 1, CELL_STEP)
     fitting = bisect_right(steps, free_bytes, key=lambda cells: estimate(header, cells=cells, **load).total)

@@ -211,6 +211,7 @@ class Worker:
         del self._model.generations[sequence.id]
         self._model.schedule.end(sequence)
         generation.sampler.close()
+        self._tell_queue()
         if reason is None:
             return
         now = time.perf_counter()
