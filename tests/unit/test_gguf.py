@@ -143,6 +143,10 @@ def test_every_kind_of_value_is_read() -> None:
     assert (header.alignment, header.data_start % 64) == (64, 0)
 
 
+def test_versions_2_and_3_are_read() -> None:
+    assert [parse(raw.table(version=version)).version for version in (2, 3)] == [2, 3]
+
+
 def test_raw_fields_put_together_are_the_metadata_again() -> None:
     header = parse(raw.sample())
     copied = raw.table([header.raw_field(key) for key in header.metadata])

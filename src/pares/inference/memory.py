@@ -1,9 +1,9 @@
 """What loading a model takes, told from its header alone: weights, KV cache, buffers.
 
 The sizes follow llama.cpp's allocations on the CPU: KV cache and recurrent states exactly, compute buffers by a formula
-fitted to what llama.cpp reports for twenty shapes of 0.1 to 70 billion parameters (0 to 15 % above, where few rows'
-logits are wanted). It assumes what `inference/llama.py` asks for: one KV cache that all sequences share, sliding-window layers kept
-in full, flash attention. Bytes throughout; GB are 10^9 bytes.
+fitted to what llama.cpp reports for twenty shapes of 0.1 to 70 billion parameters (0 to 15 % above, where the logits of
+few rows are wanted). It assumes what `inference/llama.py` asks for: one KV cache that all sequences share,
+sliding-window layers kept in full, flash attention. Bytes throughout; GB are 10^9 bytes.
 """
 
 from __future__ import annotations
