@@ -1,0 +1,1 @@
+"""Ollama's API, for the tools that look for it."""
