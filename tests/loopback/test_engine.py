@@ -259,7 +259,7 @@ async def test_other_kinds_of_memory_continue_a_conversation_correctly(
         answer, _ = await say(model, prompt, most=20)
         turn = [*prompt, *answer, *prompt[:7]]
         warm, usage = await say(model, turn, most=20)
-        await engine.unload("m")
+        await engine.unload(tmp_path / "m.gguf")
     async with engine.use(Source("m", tmp_path / "m.gguf")) as model:
         cold, _ = await say(model, turn, most=20)
     assert warm == cold

@@ -58,7 +58,7 @@ async def test_the_same_bytes_alone_beside_others_cached_restarted_and_on_more_t
             assert beside == alone, "beside seven others"
             turn = [*prompt, *alone, *prompt[:9]]
             warm = await answer(model, turn)
-        await engine.unload("m")
+        await engine.unload(weights)
         async with engine.use(source, EXACT) as model:
             assert await answer(model, turn) == warm, "a second turn, cold and after a restart"
             assert await answer(model, prompt) == alone, "after a restart"

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 CELL_STEP = 256
 POOL_LEAST = 16384
 """A KV cache smaller than this is enlarged to up to four requests' contexts: short contexts are cheap."""
-OUTPUTS = 64
+OUTPUTS = 16
+"""Rows of a batch whose logits may be wanted: each costs a vocabulary of floats, twice."""
 MAX_BYTES_PER_TOKEN = 64
 """A text with more bytes than this per token of context is refused before it is tokenized."""
 SPEED_WINDOW_S = 10.0
@@ -201,11 +202,11 @@ class Engine:
         async with self.use(source, options):
             return self._status(self._held[source.path])
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, path: Path) -> None:
         """Give a model's memory back; its running requests end with WorkerDied. Raises NotFound."""
-        held = next((h for h in self._held.values() if h.source.name == name), None)
+        held = self._held.get(path)
         if held is None:
-            raise NotFound(f"{name} is not loaded.", hint="`pares ps` shows what is.")
+            raise NotFound(f"{path.stem} is not loaded.", hint="`pares ps` shows what is.")
         await self._unload(held)
 
     def loaded(self) -> tuple[Status, ...]:
@@ -315,7 +316,7 @@ class Engine:
             sequences=2 * settings.running,
             kv_type="q8_0" if profile == "exact" else "f16",
             ubatch=settings.batch,
-            outputs=OUTPUTS,
+            outputs=max(OUTPUTS, settings.running),
         )
         asked = held.options.context or settings.context
         trained = header.context_length or settings.largest_default_context
@@ -334,6 +335,7 @@ class Engine:
             slots=slots,
             running=min(slots, settings.running),
             batch=settings.batch,
+            outputs=load["outputs"],
             threads=settings.threads or await asyncio.to_thread(machine.threads_to_use),
             profile=profile,
             gpu_layers=settings.gpu_layers,

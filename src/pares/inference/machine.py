@@ -24,6 +24,7 @@ class Memory:
     """What a new process can have without pushing others out."""
 
 
+@cache
 def cores() -> int:
     """Physical cores that this process may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

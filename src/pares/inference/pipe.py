@@ -38,6 +38,8 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=True):
     slots: int
     running: int
     batch: int
+    outputs: int
+    """Rows of a batch whose logits may be wanted."""
     threads: int
     profile: Profile
     gpu_layers: int

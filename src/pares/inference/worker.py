@@ -127,7 +127,13 @@ class Worker:
         weights = Weights(Path(load.path), gpu_layers=load.gpu_layers, progress=progress)
         exact = load.profile == "exact"
         context = Context(
-            weights, cells=load.cells, slots=load.slots, batch=load.batch, threads=load.threads, exact=exact
+            weights,
+            cells=load.cells,
+            slots=load.slots,
+            batch=load.batch,
+            threads=load.threads,
+            exact=exact,
+            outputs=load.outputs,
         )
         probed = load.probe
         if probed is None:
@@ -329,6 +335,7 @@ def _arrays(
 def main() -> None:
     """Entry point of the child process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the node decides when its workers stop
+    os.environ["GGML_NO_BACKTRACE"] = "1"  # else a failed assertion waits for a debugger, if one is installed
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")  # rather this process than the node or the desktop
     with socket.socket(fileno=int(sys.argv[1])) as connection, contextlib.suppress(BrokenPipeError, ConnectionError):
