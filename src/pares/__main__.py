@@ -1,0 +1,5 @@
+"""`python -m pares` is `pares`."""
+
+from pares.cli import main
+
+main()

@@ -1,0 +1,117 @@
+"""From a verb to a node: the one that runs at this home, else a private one that lives as long as the verb.
+
+The only place in the command line that knows `pares.node`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+
+import msgspec
+import typer
+
+from pares import __version__
+from pares.api.schemas import NodeStatus
+from pares.cli.client import Address, Client
+from pares.cli.terminal import Options, Terminal
+from pares.config import Config, find_home, load
+
+Flags = Mapping[str, object]
+
+PRIVATE = {"server.port": 0, "server.ollama_port": 0, "server.host": "127.0.0.1"}
+"""A private node is for its own command: no fixed port, nothing beyond this machine."""
+CLOCK_SLACK_S = 2.0
+
+
+def configure(out: Terminal, flags: Flags = MappingProxyType({})) -> Config:
+    """Load the settings of the home that was asked for. Flags that are None were not given."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    if out.options.offline:
+        given["node.offline"] = True
+    config = load(find_home(out.options.home), flags=given)
+    for warning in config.warnings:
+        out.warn(warning)
+    return config
+
+
+def run(ctx: typer.Context, work: Callable[[Client, Terminal], Awaitable[int | None]]) -> None:
+    """Do the work of a verb with a node; what it returns is the exit code."""
+    import asyncio
+
+    out = terminal(ctx)
+    config = configure(out)
+
+    async def with_node() -> int | None:
+        async with _node(config, out) as client:
+            return await work(client, out)
+
+    raise typer.Exit(asyncio.run(with_node()) or 0)
+
+
+def terminal(ctx: typer.Context) -> Terminal:
+    """The output that the options of this call ask for."""
+    options: Options = ctx.obj
+    return Terminal(options)
+
+
+@asynccontextmanager
+async def running(config: Config) -> AsyncIterator[tuple[Client, NodeStatus] | None]:
+    """The node that runs at this home, and its status; None if there is none. Raises NodeUnreachable if it hangs."""
+    address = _read_address(config)
+    if address is None or not _is_alive(address):
+        yield None
+        return
+    async with Client(address.url, address.token) as client:
+        yield client, await client.get("/status", NodeStatus)
+
+
+@asynccontextmanager
+async def _node(config: Config, out: Terminal) -> AsyncIterator[Client]:
+    async with running(config) as found:
+        if found is not None:
+            client, status = found
+            _compare(status, out)
+            yield client
+            return
+    from pares.node import Node
+
+    private = load(config.home, flags={**config.flags, **PRIVATE})
+    async with Node(private) as node, Client(node.url, node.admin_token) as client:
+        yield client
+
+
+def serve(config: Config, announce: Callable[[str], None]) -> int:
+    """Be the node of this home until it is told to stop; `announce` gets the one-time address of the page."""
+    from pares import node
+
+    return node.run(config, on_ready=announce)
+
+
+def _read_address(config: Config) -> Address | None:
+    try:
+        return msgspec.json.decode(config.node_file.read_bytes(), type=Address)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _is_alive(address: Address) -> bool:
+    """Whether the process that wrote the file still lives: its number may belong to another by now."""
+    import psutil
+
+    try:
+        began = psutil.Process(address.pid).create_time()
+    except psutil.Error:
+        return False
+    return began <= address.started_at.timestamp() + CLOCK_SLACK_S
+
+
+def _compare(status: NodeStatus, out: Terminal) -> None:
+    if status.version != __version__:
+        out.warn(
+            f"The running node is Pares {status.version}, this command is {__version__}. "
+            "Start the node again: `pares down`, then `pares up`."
+        )
+    if out.options.offline and not status.offline:
+        out.warn("The running node is not offline, whatever this command is told. Stop it with `pares down` first.")

@@ -1,0 +1,68 @@
+"""Before talking: which model, fetched if it is not here, and in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pares.api import schemas
+from pares.cli.client import PATIENT_S, Client, error_of, quote
+from pares.cli.pull import fetch, plan_of
+from pares.cli.terminal import Terminal
+from pares.config import find_home
+from pares.errors import ModelNotFound, NotFound
+
+LAST_MODEL = "last-model"
+ORIGINS = ("https://", "hf:")
+
+
+async def obtain(node: Client, out: Terminal, model: str) -> str:
+    """The name of a model that is on this machine: as given, or after fetching it or linking a file.
+
+    It is remembered as the one last talked to. Raises ModelNotFound.
+    """
+    name = await _find(node, model) or await _fetch(node, out, model)
+    (find_home(out.options.home) / LAST_MODEL).write_text(f"{name}\n", "utf-8")
+    return name
+
+
+async def _find(node: Client, model: str) -> str | None:
+    file = Path(model).expanduser()
+    if file.suffix == ".gguf" and file.is_file():
+        request = schemas.ImportRequest(str(file.absolute()))
+        return (await node.post("/models/import", schemas.Models, request, wait_s=PATIENT_S)).models[0].name
+    try:
+        return (await node.get(f"/models/{quote(model)}", schemas.ModelDetail)).row.name
+    except ModelNotFound:
+        offered = (await node.get("/catalogue", schemas.CatalogueRows)).models
+        if model.startswith(ORIGINS) or any(row.name.lower() == model.lower() for row in offered):
+            return None
+        raise
+
+
+async def _fetch(node: Client, out: Terminal, model: str) -> str:
+    plan = await plan_of(node, model)
+    if plan.fit == "will not run" and plan.need is not None:
+        hint = f"`pares pull {model}` fetches it all the same."
+        raise error_of("not_enough_memory", f"{plan.name} will not run here: {plan.need.text}", hint)
+    return (await fetch(node, out, model, quietly=True)).name
+
+
+async def load(
+    node: Client, out: Terminal, model: str, *, context: int | None = None, keep_alive_s: float | None = None
+) -> schemas.Loaded:
+    """Have a model in memory."""
+    request = schemas.LoadRequest(context=context, keep_alive_s=keep_alive_s)
+    with out.waiting(f"Loading {model}"):
+        return await node.post(f"/models/{quote(model)}/load", schemas.Loaded, request, wait_s=PATIENT_S)
+
+
+async def last_model(node: Client, out: Terminal) -> str:
+    """The model this person talked to last: here, else on the page. Raises NotFound."""
+    try:
+        return (find_home(out.options.home) / LAST_MODEL).read_text("utf-8").strip()
+    except FileNotFoundError:
+        pass
+    for conversation in (await node.get("/conversations", schemas.Conversations)).conversations:
+        if conversation.model:
+            return conversation.model
+    raise NotFound("You have not talked to a model yet.", hint="Name one: `pares run MODEL`. `pares list` shows them.")
