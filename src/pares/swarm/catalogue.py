@@ -15,7 +15,7 @@ from pares.errors import VerificationFailed
 from pares.inference.header import Header, Tensor, Value
 
 FILE = "catalogue.toml"
-SHA256 = "0f01aee689494da957d641b0783e492ba1da2316de1eb374a970f87804e8b12e"
+SHA256 = "cce39a1f49235c1c5a21209f6765f3dd924823e39f9cbfd879958b751e9daaee"
 
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Positive = Annotated[int, msgspec.Meta(gt=0)]
@@ -27,11 +27,12 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     architecture: str
     parameters: Positive
     layers: Positive
-    width: Positive
-    hidden: Positive
+    embedding_length: Positive
+    feed_forward_length: Positive
     heads: Positive
     kv_heads: Positive
-    head_length: Positive
+    key_length: Positive
+    value_length: Positive
     vocabulary: Positive
     context: Positive
     """Tokens it was trained for."""
@@ -76,12 +77,12 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         facts: dict[str, Value] = {
             "block_count": shape.layers,
             "context_length": shape.context,
-            "embedding_length": shape.width,
-            "feed_forward_length": shape.hidden,
+            "embedding_length": shape.embedding_length,
+            "feed_forward_length": shape.feed_forward_length,
             "attention.head_count": shape.heads,
             "attention.head_count_kv": shape.kv_heads,
-            "attention.key_length": shape.head_length,
-            "attention.value_length": shape.head_length,
+            "attention.key_length": shape.key_length,
+            "attention.value_length": shape.value_length,
             "attention.sliding_window": shape.sliding_window,
             "vocab_size": shape.vocabulary,
         }

@@ -127,7 +127,7 @@ class Library:
 
         A single file that cannot be used raises NotSupported, BrokenModelFile or NotFound; in a folder it is reported.
         """
-        path = Path(os.path.abspath(path.expanduser()))
+        path = Path(os.path.abspath(os.path.expanduser(path)))
         if path.is_file():
             taken = await self._take_in(path, linked=True, name=clean_name(name) if name else "")
             return Imported(known=(taken.name,)) if taken.known else Imported(added=(taken.name,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +60,9 @@ class Sources:
             page = _HUB_PAGE.fullmatch(source.removeprefix(hub)) if source.startswith(f"{hub}/") else None
             return self._hub(f"hf:{page[1]}/{page[2]}@{page[3]}/{page[4]}") if page else self._address(source)
         if source.startswith((".", "~")) or Path(source).is_absolute():
-            path = Path(source).expanduser().absolute()
+            if "\0" in source:
+                raise BadRequest("A path cannot contain a NUL.", param="source")
+            path = Path(os.path.abspath(os.path.expanduser(source)))
             return Found(name_of_file(path.name), (FileOrigin(path),))
         return self._offer(source)
 

