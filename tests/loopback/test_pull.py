@@ -27,6 +27,7 @@ from pares.errors import (
 )
 from pares.store.database import Database
 from pares.store.events import Events
+from pares.store.pulls import PullTable
 from pares.swarm.catalogue import Catalogue, builtin
 from pares.swarm.disk import free_bytes
 from pares.swarm.library import Library
@@ -325,6 +326,24 @@ async def test_a_killed_node_resumes_where_it_was(tmp_path: Path, server: FileSe
     (start,) = server.starts("/m.gguf")[1:]
     assert start is not None
     assert start >= arrived
+
+
+async def test_a_node_killed_between_the_name_and_the_file_ends_what_it_began(
+    tmp_path: Path, server: FileServer, model: bytes
+) -> None:
+    url = server.serve("/m.gguf", model, headers={"ETag": '"1"'})
+    async with node(tmp_path) as home:
+        pull = await home.pulls.wait((await home.pulls.start(url)).id)
+        partial = tmp_path / "models/partial" / pull.id
+        partial.mkdir(parents=True)
+        (tmp_path / "models/m.gguf").rename(partial / "model")
+        record = await PullTable(home.library.database).get(pull.id)
+        assert record is not None
+        await PullTable(home.library.database).save(msgspec.structs.replace(record, state="verifying"))
+    async with node(tmp_path) as home:
+        await home.pulls.wait(pull.id)
+        assert (await home.library.resolve("m")).path.read_bytes() == model
+    assert len(server.starts("/m.gguf")) == 1
 
 
 def _size(folder: Path) -> int:

@@ -115,7 +115,8 @@ class PartialFile:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[PartialFile]:
         """Open, hashing what is there from an earlier try."""
-        self._file = self.path.open("a+b", buffering=0)
+        with named_disk_errors(self.path):
+            self._file = self.path.open("a+b", buffering=0)
         try:
             await self._rehash(os.fstat(self._file.fileno()).st_size)
             yield self

@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import msgspec
 
-from pares.errors import BadRequest, Conflict, ModelNotFound, NotFound, ParesError, VerificationFailed
+from pares.errors import (
+    BadRequest,
+    BrokenModelFile,
+    Conflict,
+    ModelNotFound,
+    NotFound,
+    NotSupported,
+    VerificationFailed,
+)
 from pares.store.database import Database, now
 from pares.store.events import Events
 from pares.store.models import ModelRecord, Models
@@ -81,11 +90,11 @@ class Library:
 
     async def __aenter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
+        known = {os.path.realpath(record.path) for record in await self._models.list() if record.path}
         for path in sorted(self.folder.glob("*.gguf")):
-            try:
-                await self._take_in(path, linked=False)
-            except ParesError:
-                continue  # a file that somebody else left there, and that is no model
+            if os.path.realpath(path) not in known:
+                with suppress(BrokenModelFile, NotSupported, NotFound):  # what others left there
+                    await self._take_in(path, linked=False)
         await self._tasks.__aenter__()
         self._hasher = self._tasks.create_task(self._hash_imported(), name="hash imported models")
         for record in await self._models.list():
@@ -141,7 +150,7 @@ class Library:
             try:
                 taken = await self._take_in(file, linked=True)
                 found[taken.known] += (taken.name,)
-            except ParesError as error:
+            except (BrokenModelFile, NotSupported, NotFound) as error:
                 refused[str(file)] = str(error)
         return Imported(found[False], found[True], refused)
 
