@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,16 +110,14 @@ class _Slot:
     used: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Truncate:
+class Truncate(NamedTuple):
     """Forget rows from `length` on in a slot."""
 
     slot: int
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(NamedTuple):
     """Let the (empty) slot `target` have the first `length` rows of `source`."""
 
     source: int
@@ -126,8 +125,7 @@ class Copy:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Rows [start, stop) of a sequence. `wanted`: its last row's logits are needed, a token is to be sampled."""
 
     sequence: Sequence
@@ -139,8 +137,7 @@ class Run:
         return self.stop == self.sequence.length
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """One call of llama_decode. The memory actions come first."""
 
     actions: tuple[Truncate | Copy, ...]
@@ -165,6 +162,7 @@ class Schedule:
         self._last_chunk = 0
         self._rows_per_s = 0.0
         self._actions: list[Truncate | Copy] = []
+        self._used = 0
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. Its prompt must have at least one row and fit the context."""
@@ -188,11 +186,7 @@ class Schedule:
 
     def cells_used(self) -> int:
         """Cells of the KV cache that hold rows; rows that slots share count once."""
-        longest: dict[int, int] = {}
-        for slot in self._slots:
-            for span, rows in slot.spans:
-                longest[span] = max(longest.get(span, 0), rows)
-        return sum(longest.values())
+        return self._used
 
     def forget(self, slot_number: int) -> None:
         """The engine could not keep a slot's rows after all: they are computed again."""
@@ -219,18 +213,19 @@ class Schedule:
 
     def computed(self, batch: Batch, seconds: float) -> None:
         """The batch's rows are in the KV cache now; it took so many seconds."""
-        for run in batch.runs:
-            sequence = run.sequence
-            rows = run.stop - sequence.computed
-            sequence.computed = run.stop
+        computed = 0
+        for sequence, start, stop in batch.runs:
+            computed += stop - start
+            sequence.computed = stop
             if sequence.slot < 0:
                 continue
             slot = self._slots[sequence.slot]
-            slot.length = run.stop
-            slot.blocked = max(slot.blocked, min(run.stop, self._boundary(sequence)))
-            self._extend(slot, rows)
-        if batch.rows >= PREFILL_STEP and seconds > 0:
-            rate = batch.rows / seconds
+            slot.length = stop
+            if self.limits.block:
+                slot.blocked = max(slot.blocked, min(stop, self._boundary(sequence)))
+            self._extend(slot, stop - start)
+        if computed >= PREFILL_STEP and seconds > 0:
+            rate = computed / seconds
             self._rows_per_s = rate if self._rows_per_s == 0 else 0.7 * self._rows_per_s + 0.3 * rate
 
     # Admission
@@ -342,17 +337,21 @@ class Schedule:
         return (sequence.prompt - 1) // block * block if block else 0
 
     def _choose(self) -> list[Run]:
-        ready = [s for s in self.running if s.pending]
+        ready = [s for s in self.running if s.length > s.computed]
         if not ready:
             return []
-        # One adapter per batch; the one that has waited longest.
-        adapter = min(ready, key=lambda s: s.served).adapter
-        ready = [s for s in ready if s.adapter == adapter]
+        adapter = ready[0].adapter
+        if any(s.adapter != adapter for s in ready):
+            # One adapter per batch; the one that has waited longest.
+            adapter = min(ready, key=lambda s: s.served).adapter
+            ready = [s for s in ready if s.adapter == adapter]
         return self._choose_exact(ready) if self.limits.block else self._choose_fast(ready)
 
     def _choose_fast(self, ready: list[Sequence]) -> list[Run]:
-        decoding = [s for s in ready if s.pending == 1][: self.limits.batch]
+        decoding = [s for s in ready if s.length - s.computed == 1][: self.limits.batch]
         runs = [Run(s, s.computed, s.length) for s in decoding]
+        if len(decoding) == len(ready):
+            return runs
         prefilling = sorted((s for s in ready if s.pending > 1), key=lambda s: s.arrived)
         room = self.limits.batch - len(runs)
         budget = min(room, self._chunk(PREFILL_STEP)) if runs else room
@@ -417,6 +416,7 @@ class Schedule:
                 left -= rows
         if kept != slot.spans:
             slot.spans, slot.tip = kept, -1
+            self._recount()
         slot.length = length
         slot.blocked = min(slot.blocked, length)
         slot.tokens = slot.tokens[:length]
@@ -424,6 +424,7 @@ class Schedule:
     def _empty(self, slot: _Slot) -> None:
         slot.spans, slot.tip, slot.length, slot.blocked = [], -1, 0, 0
         slot.tokens = slot.tokens[:0]
+        self._recount()
 
     def _copy(self, source: _Slot, target: _Slot, length: int) -> None:
         self._actions.append(Copy(source.number, target.number, length))
@@ -441,3 +442,11 @@ class Schedule:
             slot.spans.append((slot.tip, 0))
         span, so_far = slot.spans[-1]
         slot.spans[-1] = (span, so_far + rows)
+        self._used += rows
+
+    def _recount(self) -> None:
+        longest: dict[int, int] = {}
+        for slot in self._slots:
+            for span, rows in slot.spans:
+                longest[span] = max(longest.get(span, 0), rows)
+        self._used = sum(longest.values())

@@ -35,6 +35,8 @@ Q8_0, F16 = c.GGML_TYPE_Q8_0, c.GGML_TYPE_F16
 _M_ROPE = (8, 40)
 """llama_rope_type values that want four positions per embedded row."""
 
+_logits_address = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)(("llama_get_logits", c._lib))
+"""Like c.llama_get_logits, but a plain number: making a pointer object costs more than the call."""
 _log_tail: deque[str] = deque(maxlen=40)
 _initialized = False
 
@@ -204,8 +206,14 @@ class _Batch:
         self.struct.seq_id = pointer("seq_id", self._slot_pointers)
         self.struct.logits = pointer("logits", self.wanted)
 
-    def place(self, positions: NDArray[np.int32]) -> None:
+    def fill(
+        self, rows: Sequence[int] | NDArray[np.int32] | Floats, positions: Sequence[int] | NDArray[np.int32]
+    ) -> None:
         n = len(positions)
+        if self.embedded is None:
+            self.tokens[:n] = rows
+        else:
+            self.embedded[:n] = rows
         if self.embedded is None or not self._m_rope:
             self.positions[:n] = positions
         else:  # M-RoPE reads temporal, height, width and extra positions one array after the other
@@ -327,26 +335,22 @@ class Context:
 
     def compute(
         self,
-        rows: NDArray[np.int32] | Floats,
-        positions: NDArray[np.int32],
-        slots: NDArray[np.int32],
-        wanted: NDArray[np.int8],
+        rows: Sequence[int] | NDArray[np.int32] | Floats,
+        positions: Sequence[int] | NDArray[np.int32],
+        slots: Sequence[int] | NDArray[np.int32],
+        wanted: Sequence[bool] | NDArray[np.int8],
     ) -> None:
         """Run one batch. `rows`: tokens (int32, n) or hidden states (float32, n x embedding_length).
 
         Raises NoRoom; any other failure of llama.cpp is a RuntimeError, after which this context is of no use.
         """
         n = len(positions)
-        if rows.ndim == 1:
-            batch = self._by_token
-            batch.tokens[:n] = rows
-        else:
+        batch = self._by_token
+        if isinstance(rows, np.ndarray) and rows.ndim == 2:
             if self._by_state is None:
                 self._by_state = _Batch(self.batch_rows, self.weights.embedding_length, m_rope=self.weights.m_rope)
             batch = self._by_state
-            assert batch.embedded is not None
-            batch.embedded[:n] = rows
-        batch.place(positions)
+        batch.fill(rows, positions)
         batch.slots[:n] = slots
         batch.wanted[:n] = wanted
         batch.struct.n_tokens = n
@@ -358,7 +362,7 @@ class Context:
 
     def logits(self, count: int) -> Floats:
         """The logits of the last batch's wanted rows in their order: a view, good until the next batch."""
-        address = ctypes.cast(c.llama_get_logits(self.handle), ctypes.c_void_p).value or 0
+        address = _logits_address(self.handle)
         if address != self._rows_at or count > len(self._rows):
             shape = (count, self.weights.vocabulary_size)
             memory = (ctypes.c_float * (shape[0] * shape[1])).from_address(address)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import sys
@@ -18,7 +17,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from pares.errors import LocalError, NotSupported
 from pares.inference import pipe
@@ -95,10 +93,10 @@ class Worker:
         """Complete messages; None when the node is gone."""
         bodies: list[bytes] = []
         while True:
-            readable, _, _ = select.select([self._connection], [], [], None if wait and not bodies else 0)
-            if not readable:
+            try:
+                data = self._connection.recv(RECEIVE, 0 if wait and not bodies else socket.MSG_DONTWAIT)
+            except BlockingIOError:
                 return bodies
-            data = self._connection.recv(RECEIVE)
             if not data:
                 return None
             bodies += self._frames.feed(data)
@@ -270,9 +268,8 @@ class Worker:
             if not generation.started:
                 generation.started = now
         model.context.use_adapter(model.weights.adapter(Path(batch.adapter)) if batch.adapter else None)
-        rows, positions, slots, wanted = _arrays(batch)
         try:
-            model.context.compute(rows, positions, slots, wanted)
+            model.context.compute(*_rows(batch))
         except NoRoom:
             for slot in {run.sequence.slot for run in batch.runs}:
                 model.context.truncate(slot, 0)
@@ -314,22 +311,25 @@ class Worker:
             self._end(generation, reason)
 
 
-def _arrays(
-    batch: Batch,
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int8]]:
-    """Tokens, positions, slots and wanted flags of a batch's rows."""
-    n = batch.rows
-    rows, positions, slots = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
-    wanted = np.zeros(n, np.int8)
-    at = 0
+def _rows(batch: Batch) -> tuple[list[int], list[int], list[int], list[bool]]:
+    """Tokens, positions, slots and wanted flags of a batch's rows. Lists: for a few rows they beat arrays."""
+    tokens: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    wanted: list[bool] = []
     for run in batch.runs:
-        end = at + run.stop - run.start
-        rows[at:end] = run.sequence.tokens[run.start : run.stop]
-        positions[at:end] = np.arange(run.start, run.stop)
-        slots[at:end] = run.sequence.slot
-        wanted[end - 1] = run.wanted
-        at = end
-    return rows, positions, slots, wanted
+        sequence, start, stop = run
+        if stop - start == 1:
+            tokens.append(sequence.tokens.item(start))
+            positions.append(start)
+            slots.append(sequence.slot)
+            wanted.append(run.wanted)
+        else:
+            tokens += sequence.tokens[start:stop].tolist()
+            positions += range(start, stop)
+            slots += [sequence.slot] * (stop - start)
+            wanted += [False] * (stop - start - 1) + [run.wanted]
+    return tokens, positions, slots, wanted
 
 
 def main() -> None:
