@@ -463,9 +463,28 @@ async def test_names_that_are_taken_are_not_overwritten(tmp_path: Path, server: 
         with pytest.raises(Conflict):
             await home.pulls.start(two)
         await home.pulls.wait((await home.pulls.start(two, "other")).id)
+        assert len(home.pulls.list()) == len(await PullTable(home.library.database).list()) == 2
         with pytest.raises(ModelNotFound) as unknown:
             await home.pulls.start("smolm2-135m-instruct")
         assert "smollm2-135m-instruct" in unknown.value.nearest
+
+
+async def test_a_name_is_pulled_from_one_source_at_a_time(tmp_path: Path, server: FileServer, model: bytes) -> None:
+    wrong, slow = server.serve("/wrong/m.gguf", b"", status=404), server.serve("/slow/m.gguf", model, stall_at=1 << 20)
+    other = server.serve("/other/m.gguf", model)
+    async with node(tmp_path) as home:
+        with pytest.raises(NotFound):
+            await home.pulls.wait((await home.pulls.start(wrong)).id)
+        pull = await home.pulls.start(slow)
+        assert (await home.pulls.start(f" {slow} ")).id == pull.id
+        with pytest.raises(Conflict, match="being pulled from"):
+            await home.pulls.start(other)
+        assert [each.id for each in home.pulls.list()] == [pull.id], "the failed one made way"
+        waiting = asyncio.create_task(home.pulls.wait(pull.id))
+        await home.until(pull.id, "fetching")
+        await home.pulls.cancel(pull.id)
+        with pytest.raises(Conflict, match="cancelled"):
+            await asyncio.wait_for(waiting, DEADLINE)
 
 
 async def test_removing_takes_partial_downloads_along(tmp_path: Path, server: FileServer, model: bytes) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pares.errors import BrokenModelFile, NotFound, NotSupported
-from pares.inference.gguf import MAGIC, check_loadable, read_header
+from pares.inference.gguf import MAGIC, Header, check_loadable, read_header
 
 HEAD_BYTES = 64
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
@@ -42,13 +42,8 @@ def describe(path: Path) -> FileFacts:
         raise NotFound(
             f"{path} cannot be read ({error.strerror}).", hint="Check the path and its permissions."
         ) from error
-    if header.is_adapter and header.architecture and header.tensors:
-        kind: Literal["model", "adapter"] = "adapter"
-    else:
-        check_loadable(header)
-        kind = "model"
     return FileFacts(
-        kind=kind,
+        kind=kind_of(header),
         size=header.file_bytes,
         title=header.name,
         licence=header.licence,
@@ -57,6 +52,14 @@ def describe(path: Path) -> FileFacts:
         quantization=header.quantization,
         is_blob=path.name.startswith("sha256-"),
     )
+
+
+def kind_of(header: Header) -> Literal["model", "adapter"]:
+    """What it can be used as. Raises NotSupported, BrokenModelFile for a file that cannot be used here."""
+    if header.is_adapter and header.architecture and header.tensors:
+        return "adapter"
+    check_loadable(header)
+    return "model"
 
 
 def refuse_other_formats(head: bytes, name: str) -> None:

@@ -10,7 +10,7 @@ from pares.errors import BrokenModelFile, NotFound, OriginUnreachable, ParesErro
 from pares.inference.gguf import Incomplete, parse_header
 from pares.inference.header import Header
 from pares.swarm.catalogue import Offer
-from pares.swarm.formats import HEAD_BYTES, refuse_other_formats
+from pares.swarm.formats import HEAD_BYTES, kind_of, refuse_other_formats
 from pares.swarm.origin import Origin, Plan
 from pares.swarm.sources import Found
 
@@ -75,6 +75,7 @@ async def _fetch_header(origin: Origin, plan: Plan) -> Header:
             refuse_other_formats(bytes(front[:HEAD_BYTES]), plan.file_name)
             header = parse_header(bytes(front), plan.size)
             if not isinstance(header, Incomplete):
+                kind_of(header)
                 return header
             wanted = max(header.at_least, 2 * len(front))
     raise BrokenModelFile(f"{plan.file_name} ends inside of its header.", hint="Fetch it from another source.")

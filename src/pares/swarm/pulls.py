@@ -48,11 +48,9 @@ class _Job:
     def __init__(self, record: PullRecord) -> None:
         self.record = record
         self.task: asyncio.Task[None] | None = None
-        self.error: ParesError | None = None
         self.changed = asyncio.Event()
         self.bytes = record.bytes
-        self.speed = 0.0
-        self._mark = (0.0, record.bytes)
+        self.restart()
 
     @property
     def view(self) -> Pull:
@@ -60,6 +58,19 @@ class _Job:
         if self.record.state != "fetching" or not self.speed:
             return Pull(**fields)
         return Pull(**fields, bytes_per_s=self.speed, eta_s=max(self.record.total - self.bytes, 0) / self.speed)
+
+    def is_unfinished(self, name: str) -> bool:
+        return self.record.state != "done" and self.record.name.casefold() == name.casefold()
+
+    def restart(self) -> None:
+        self.error: ParesError | None = None
+        self.speed = 0.0
+        self._mark = (0.0, self.bytes)
+
+    def wake(self) -> None:
+        """Tell those who watch."""
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
 
     def progress(self, done: int, now: float) -> bool:
         """Note how far it is; True where that is worth telling, at most four times a second."""
@@ -122,7 +133,10 @@ class Pulls:
         return self._job(pull_id).view
 
     async def preview(self, source: str, name: str = "") -> Preview:
-        """What pulling would take. Raises as `start` does, and OriginUnreachable, BrokenModelFile, NotSupported."""
+        """What pulling would take.
+
+        Raises BadRequest, ModelNotFound, OriginUnreachable, NotFound, BrokenModelFile, NotSupported.
+        """
         found = self._sources.find(source)
         origin, plan, header = await look_at(found)
         return Preview(
@@ -143,22 +157,22 @@ class Pulls:
 
         Raises BadRequest, ModelNotFound (not in the catalogue), Conflict (the name is taken by another model).
         """
+        source = source.strip()
         found = self._sources.find(source)
         name = clean_name(name) if name else found.name
         async with self._starting:
-            for job in self._jobs.values():
-                if job.record.name.casefold() == name.casefold() and job.record.state != "done":
-                    if self._sources.find(job.record.source).name != found.name:
-                        raise Conflict(f"{name!r} is being pulled from {job.record.source}.", hint="Cancel that first.")
+            for job in [job for job in self._jobs.values() if job.is_unfinished(name)]:
+                if self._means_the_same(job.record.source, source):
                     if job.record.state in ENDS:
-                        await self._begin(job)
+                        await self.resume(job.record.id)
                     return job.view
-            job = _Job(await self._table.save(PullRecord(id=new_id(), source=source, name=name)))
-            if await self._is_here(job.record, found):
-                await self._set(job, state="done")
-            self._jobs[job.record.id] = job
-            if job.record.state != "done":
-                await self._begin(job)
+                if job.record.state != "failed":
+                    raise Conflict(f"{name!r} is being pulled from {job.record.source}.", hint="Cancel that first.")
+                await self.cancel(job.record.id)
+            record = PullRecord(id=new_id(), source=source, name=name)
+            is_here = await self._is_here(record, found)
+            job = self._jobs[record.id] = _Job(record)
+            await (self._set(job, state="done") if is_here else self._begin(job))
         return job.view
 
     async def pause(self, pull_id: str) -> Pull:
@@ -185,16 +199,16 @@ class Pulls:
         await self._table.remove(pull_id)
         del self._jobs[pull_id]
         self._events.publish(EVENT, {"id": pull_id, "name": job.record.name, "state": "removed"})
+        if job.record.state != "done":
+            job.error = Conflict(f"The download of {job.record.name} was cancelled.")
+            job.record = msgspec.structs.replace(job.record, state="failed", code=job.error.code, error=str(job.error))
+            job.wake()
         return freed
 
     async def remove(self, name: str, *, force: bool = False) -> Removed:
         """Remove a model and any unfinished download of that name. Raises ModelNotFound, Conflict."""
         name = clean_name(name)
-        partial = [
-            pull_id
-            for pull_id, job in self._jobs.items()
-            if job.record.name.casefold() == name.casefold() and job.record.state != "done"
-        ]
+        partial = [pull_id for pull_id, job in self._jobs.items() if job.is_unfinished(name)]
         freed = sum([await self.cancel(pull_id) for pull_id in partial])
         try:
             removed = await self._library.remove(name, force=force)
@@ -215,7 +229,7 @@ class Pulls:
             await changed.wait()
 
     async def wait(self, pull_id: str) -> Pull:
-        """Wait until it is done or paused. Raises the error of a download that failed or met a full disk."""
+        """Wait until it is done or paused. Raises the error of one that failed, was cancelled or met a full disk."""
         job = self._job(pull_id)
         async for _ in self.watch(pull_id):
             pass
@@ -239,11 +253,10 @@ class Pulls:
 
     def _tell(self, job: _Job) -> None:
         self._events.publish(EVENT, msgspec.to_builtins(job.view))
-        changed, job.changed = job.changed, asyncio.Event()
-        changed.set()
+        job.wake()
 
     async def _begin(self, job: _Job) -> None:
-        job.error = None
+        job.restart()
         await self._set(job, state="queued", code="", error="")
         job.task = self._tasks.create_task(self._run(job), name=f"pull {job.record.name}")
 
@@ -335,6 +348,10 @@ class Pulls:
         )
         await self._library.adopt(file, record)
 
+    def _means_the_same(self, one: str, other: str) -> bool:
+        offer = self._sources.find(one).offer
+        return one == other or (offer is not None and offer is self._sources.find(other).offer)
+
     async def _is_here(self, record: PullRecord, found: Found) -> bool:
         """Whether the model is here already. Raises Conflict if another one has its name."""
         try:
@@ -342,7 +359,8 @@ class Pulls:
         except ModelNotFound:
             return False
         same = entry.record.sha256 == found.offer.sha256 if found.offer else entry.record.origin == record.source
-        if not same and not entry.problem and entry.record.name.casefold() == record.name.casefold():
+        is_gone = bool(entry.problem) and entry.record.kind == "model"
+        if not same and not is_gone and entry.record.name.casefold() == record.name.casefold():
             raise Conflict(
                 f"There is another model named {record.name!r} already.",
                 hint="Pull it under another name, or remove it.",

@@ -1,7 +1,7 @@
 """From an origin into a partial file: resumed where it stopped, tried again when the network fails, checked at the end.
 
-A transfer owns a folder. `model` in it grows at its end; `archive-N` is the volume that is being fetched where volumes
-come packed; its number is in its name. Their sizes are the whole state, so a process can be killed at any moment.
+A transfer owns a folder. `model` in it grows at its end; where volumes come packed, `archive-N` is the one that is
+being fetched. Their sizes are the whole state, so a process can be killed at any moment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from pares.errors import BrokenModelFile, NotSupported, OriginUnreachable, ParesError, VerificationFailed
 from pares.inference.gguf import MAX_HEADER_BYTES, Incomplete, parse_header
 from pares.swarm.disk import BLOCK, PartialFile, in_thread
-from pares.swarm.formats import refuse_other_formats
+from pares.swarm.formats import kind_of, refuse_other_formats
 from pares.swarm.origin import Origin, Plan, Volume, interrupted
 from pares.swarm.settings import Settings
 
@@ -162,6 +162,7 @@ class _FirstLook:
         if isinstance(header, Incomplete):
             self._wanted = max(header.at_least, 2 * len(front))
         else:
+            kind_of(header)
             self._done = True
 
 
