@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
 import time
@@ -40,12 +41,13 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::[0-9]{1,5})?", re.ASCII)
+
+
 def host_name(header: str) -> str:
     """The name in a Host header, lower case, without port and brackets; empty if it is none."""
-    try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return ""
+    match = _HOST.fullmatch(header.lower())
+    return (match["v6"] or match["name"]) if match else ""
 
 
 class Gate:

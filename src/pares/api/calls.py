@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pares.api.auth import Gate, Need
-from pares.api.failures import CONTROL, Surface, encode, internal, refusal
+from pares.api.failures import encode, internal, refusal, surface_of
 from pares.api.inventory import Inventory
 from pares.api.metrics import Metrics
 from pares.api.services import Services
@@ -95,13 +95,14 @@ class Route:
     handler: Handler
     summary: str
     need: Need
-    surface: Surface = CONTROL
     body: Any = None
     """The type of the JSON body; None if it takes none."""
     body_required: bool = True
     answer: Any = None
     """The type of the JSON answer; None for an empty one."""
     status: int = 200
+    also: tuple[tuple[int, Any], ...] = ()
+    """Further answers: status and type."""
     streams: tuple[str, ...] = ()
     """Media types beside JSON that the answer may come in."""
     query: tuple[Query, ...] = ()
@@ -127,7 +128,7 @@ class Endpoint:
         if route is None:
             allowed = sorted(self._routes.keys() | ({"HEAD"} if "GET" in self._routes else set()))
             error = MethodNotAllowed(f"{scope['method']} is not possible here.", hint=f"Use {' or '.join(allowed)}.")
-            response = refusal(error, next(iter(self._routes.values())).surface)
+            response = refusal(error, surface_of(scope["path"]))
             response.headers["Allow"] = ", ".join(allowed)
             await response(scope, receive, send)
         else:
@@ -136,7 +137,7 @@ class Endpoint:
     async def _serve(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         """The fence: whatever happens behind it, the client gets an answer in shape and the node goes on."""
         status = CLIENT_LEFT
-        surface = route.surface
+        surface = surface_of(scope["path"])
 
         async def counted_send(message: Message) -> None:
             nonlocal status

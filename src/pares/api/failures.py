@@ -65,8 +65,6 @@ def error_headers(error: ParesError) -> dict[str, str]:
         headers["X-Should-Retry"] = "false"
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if error.status == 413:
-        headers["Connection"] = "close"
     return headers
 
 
@@ -90,8 +88,10 @@ def _control(error: ParesError) -> bytes:
 
 
 def _openai(error: ParesError) -> bytes:
+    body = error_body(error)
     # The hint is part of the message: the clients of others show nothing else.
-    return encode({"error": msgspec.structs.replace(error_body(error), message=str(error), hint="")})
+    told = {"message": str(error), "type": body.type, "param": body.param, "code": body.code}
+    return encode({"error": {**told, "fields": body.fields} if body.fields else told})
 
 
 def _ollama(error: ParesError) -> bytes:

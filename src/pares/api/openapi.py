@@ -10,7 +10,7 @@ import msgspec
 
 from pares import __version__
 from pares.api.calls import Route
-from pares.api.failures import OLLAMA
+from pares.api.failures import OLLAMA, surface_of
 from pares.api.schemas import ErrorReply
 
 _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
@@ -21,12 +21,21 @@ class OllamaError(msgspec.Struct, frozen=True):
     error: str
 
 
+def _any(kind: type) -> dict[str, object]:
+    """`object`: whatever JSON there is."""
+    if kind is object:
+        return {"description": "Any JSON."}
+    raise NotImplementedError
+
+
 def document(routes: Iterable[Route]) -> dict[str, object]:
     """Everything in the table that is not of the page."""
     routes = [route for route in routes if route.summary]
-    types = [kind for route in routes for kind in (route.body, route.answer) if kind is not None]
-    types += [ErrorReply, OllamaError]
-    schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    types: list[Any] = [ErrorReply, OllamaError]
+    for route in routes:
+        types += [route.body, route.answer, *(kind for _, kind in route.also)]
+    types = [kind for kind in types if kind is not None]
+    schemas, components = msgspec.json.schema_components(types, schema_hook=_any, ref_template=_REF)
     by_type = dict(zip(map(repr, types), schemas, strict=True))
     paths: dict[str, dict[str, object]] = {}
     for route in routes:
@@ -77,15 +86,17 @@ def _operation(route: Route, schemas: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _responses(route: Route, schemas: Mapping[str, Any]) -> dict[str, object]:
-    answer: dict[str, object] = {"description": "Done" if route.answer is None else route.summary}
-    if route.answer is not None:
-        answer["content"] = {"application/json": {"schema": schemas[repr(route.answer)]}}
-    for media_type in route.streams:
-        content: dict[str, object] = answer.setdefault("content", {})  # type: ignore[assignment]
-        content[media_type] = {"schema": {"type": "string"}}
-    error = OllamaError if route.surface is OLLAMA else ErrorReply
-    failure = {"description": "Refused", "content": {"application/json": {"schema": schemas[repr(error)]}}}
-    return {str(route.status): answer, "default": failure}
+    def told(description: str, kind: object, streams: tuple[str, ...] = ()) -> dict[str, object]:
+        content = {media_type: {"schema": {"type": "string"}} for media_type in streams}
+        if kind is not None:
+            content = {"application/json": {"schema": schemas[repr(kind)]}} | content
+        return {"description": description} | ({"content": content} if content else {})
+
+    return {
+        str(route.status): told(route.summary, route.answer, route.streams),
+        **{str(status): told(route.summary, kind) for status, kind in route.also},
+        "default": told("Refused", OllamaError if surface_of(route.path) is OLLAMA else ErrorReply),
+    }
 
 
 def _tag(path: str) -> str:

@@ -12,7 +12,6 @@ from pares.api import anthropic, page, schemas, texts
 from pares.api.calls import Call, Query, Route, reply
 from pares.api.control import conversations, events, models, node, pulls
 from pares.api.control import reply as replies
-from pares.api.failures import ANTHROPIC, OLLAMA, OPENAI
 from pares.api.metrics import Metrics
 from pares.api.ollama import embeddings as ollama_embeddings
 from pares.api.ollama import generation, pull
@@ -45,8 +44,8 @@ async def openapi(call: Call[None]) -> Response:
 
 
 _control = partial(Route, need="admin")
-_openai = partial(Route, need="infer", surface=OPENAI, answer=Json)
-_ollama = partial(Route, need="infer", surface=OLLAMA, answer=Json, any_content_type=True)
+_openai = partial(Route, need="infer", answer=Json)
+_ollama = partial(Route, need="infer", answer=Json, any_content_type=True)
 
 _HERE = "/pares/v1"
 _MODEL = f"{_HERE}/models/{{name:path}}"
@@ -77,7 +76,7 @@ CONTROL_ROUTES = (
              query=(Query("force", {"type": "boolean"}, "Also what stands on it"),)),
     _control("GET", f"{_HERE}/catalogue", models.catalogue, "Models that can be had", answer=schemas.CatalogueRows),
     _control("POST", f"{_HERE}/pulls", pulls.start, "Begin a download, or with dry_run say what it would take",
-             body=schemas.PullRequest, answer=schemas.PullStatus | schemas.PullPlan, status=202),
+             body=schemas.PullRequest, answer=schemas.PullStatus, status=202, also=((200, schemas.PullPlan),)),
     _control("GET", f"{_HERE}/pulls", pulls.listed, "Downloads, newest first", answer=schemas.Pulls),
     _control("GET", f"{_HERE}/pulls/{{id}}", pulls.show, "One download", answer=schemas.PullStatus),
     _control("POST", f"{_HERE}/pulls/{{id}}/pause", pulls.pause, "Stop it and keep what there is",
@@ -128,9 +127,9 @@ OPENAI_ROUTES = (
     _openai("POST", "/v1/embeddings", embeddings.create, "Texts as vectors", body=openai.EmbeddingBody),
     _openai("POST", "/v1/responses", responses.create, "Answer, statelessly", body=openai.ResponseBody, streams=EVENTS),
     _openai("POST", "/v1/messages", anthropic.create, "Answer a conversation, in Anthropic's words",
-            body=anthropic.MessagesBody, streams=EVENTS, surface=ANTHROPIC),
+            body=anthropic.MessagesBody, streams=EVENTS),
     _openai("POST", "/v1/messages/count_tokens", anthropic.count, "How many tokens a conversation has",
-            body=anthropic.MessagesBody, surface=ANTHROPIC),
+            body=anthropic.MessagesBody),
     _openai("POST", "/tokenize", texts.tokenize, "Text to tokens", body=texts.TokenizeBody),
     _openai("POST", "/detokenize", texts.detokenize, "Tokens to text", body=texts.DetokenizeBody),
     _openai("POST", "/apply-template", texts.apply_template, "Messages as the model reads them",
@@ -157,8 +156,8 @@ OLLAMA_ROUTES = (
 
 OTHER_ROUTES = (
     Route("GET", "/", page.front, "", "nothing"),
-    Route("GET", "/health", health, "", "nothing", OPENAI),
-    Route("GET", "/metrics", metrics, "", "infer", OPENAI),
+    Route("GET", "/health", health, "", "nothing"),
+    Route("GET", "/metrics", metrics, "", "infer"),
 )
 
 ROUTES: tuple[Route, ...] = (*CONTROL_ROUTES, *OPENAI_ROUTES, *OLLAMA_ROUTES, *OTHER_ROUTES)

@@ -130,11 +130,7 @@ async def detail_of(call: Call[object], name: str) -> ModelDetail:
         },
         templates=header.templates,
         capabilities=capabilities(header),
-        licence_text="\n".join(
-            text
-            for key in ("general.license.name", "general.license", "general.license.link")
-            if (text := header.text(key))
-        ),  # fmt: skip
+        licence_text=_licence(header),
         system=known.system if known else "",
         parameters=known.defaults if known else {},
         alias_of=record.base + (f"{ADAPTER_MARK}{record.adapter}" if record.adapter else "")
@@ -143,6 +139,11 @@ async def detail_of(call: Call[object], name: str) -> ModelDetail:
         base=record.base,
         adapter=record.adapter,
     )
+
+
+def _licence(header: Header) -> str:
+    keys = ("general.license.name", "general.license", "general.license.link")
+    return "\n".join(text for key in keys if (text := header.text(key)))
 
 
 def capabilities(header: Header) -> tuple[str, ...]:

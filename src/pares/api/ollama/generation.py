@@ -24,6 +24,7 @@ from pares.api.ollama.inputs import (
     tools_of,
 )
 from pares.api.ollama.schemas import ChatBody, GenerateBody
+from pares.api.openai.inputs import effort_of
 from pares.api.streams import NDJSON, Stream
 from pares.chat.completion import chat, complete
 from pares.chat.messages import (
@@ -131,6 +132,7 @@ def _pieces(body: ChatBody | GenerateBody, held: Held) -> AsyncGenerator[Piece, 
             tools=tools,
             schema=schema_of(body.format),
             thinking=thinking_of(body.think),
+            reasoning_effort=effort_of(body.think if isinstance(body.think, str) else None),
             continue_last=prefilled,
         ),
     )

@@ -51,7 +51,8 @@ async def hold(call: Call[ChatBody | GenerateBody]) -> AsyncIterator[Held]:
     async with call.services.use(model_name(body), context=asked.context, keep_alive_s=keep) as used:
         sampling = Sampling(logprobs=(body.top_logprobs or 0) if body.logprobs else -1)
         options = settle(OLLAMA_DEFAULTS, used.defaults, given, sampling=sampling)
-        yield Held(used, options, call.warnings + options.warnings)
+        ignored = tuple(f"{name!r} is not used here" for name in ("template", "context") if getattr(body, name, None))
+        yield Held(used, options, call.warnings + options.warnings + ignored)
 
 
 def keep_alive_s(given: float | str | None) -> float | None:

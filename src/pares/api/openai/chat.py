@@ -104,5 +104,5 @@ async def _events(call: Call[ChatBody]) -> AsyncGenerator[bytes, None]:
             if isinstance(piece, Finished):
                 usages.append(piece.usage)
         if with_usage:
-            yield usage_chunk(head, usages)
+            yield usage_chunk(head, usage_of(usages))
     yield DONE

@@ -56,9 +56,9 @@ class ChatChunks:
         return self._start + b'{"tool_calls":[' + encode(call) + b"]" + self._after
 
 
-def usage_chunk(head: dict[str, object], usages: Sequence[Usage]) -> bytes:
+def usage_chunk(head: dict[str, object], usage: dict[str, object]) -> bytes:
     """The last chunk of a stream that was asked to tell its usage."""
-    return b"data: " + encode({**head, "choices": [], "usage": usage_of(usages)}) + b"\n\n"
+    return b"data: " + encode({**head, "choices": [], "usage": usage}) + b"\n\n"
 
 
 def usage_of(usages: Sequence[Usage]) -> dict[str, object]:

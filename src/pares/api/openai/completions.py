@@ -181,15 +181,16 @@ async def _events(call: Call[CompletionBody], prompts: Sequence[Prompt]) -> Asyn
         if body.echo:
             for index in range(choices):
                 yield chunk(index, _echo(prompts[index // (body.n or 1)], held.used.model.vocabulary))
-        usages: list[Usage] = []
+        usages: dict[int, Usage] = {}
         if body.max_tokens != 0:
             async for index, piece in interleave(_answers(call, held, prompts)):
                 if isinstance(piece, Text):
                     told[index].add(piece.logprobs)
                     yield chunk(index, piece.text, None, told[index].told() if body.logprobs is not None else None)
                 elif isinstance(piece, Finished):
-                    usages.append(piece.usage)
+                    usages[index] = piece.usage
                     yield chunk(index, "", piece.reason)
         if with_usage:
-            yield usage_chunk(head, usages)
+            in_order = [usages[index] for index in sorted(usages)]
+            yield usage_chunk(head, _usage(in_order, body.n or 1))
     yield DONE

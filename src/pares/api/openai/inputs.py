@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import msgspec
-
 from pares.api.calls import Call
 from pares.api.failures import unsupported
 from pares.api.openai.schemas import (
@@ -89,6 +87,7 @@ def chat_request(body: ChatBody, held: Held) -> ChatRequest:
         parallel_tool_calls=body.parallel_tool_calls is not False,
         schema=schema_of(body.response_format),
         thinking=_thinking(body),
+        reasoning_effort=effort_of(body.reasoning_effort),
         continue_last=bool(body.continue_final_message),
     )
 
@@ -181,10 +180,13 @@ def thinking_of(effort: str | None) -> bool | None:
     return None if effort is None else effort != "none"
 
 
+def effort_of(effort: str | None) -> str:
+    """For the templates that know degrees of it."""
+    return effort if effort in ("low", "medium", "high") else ""
+
+
 def _thinking(body: ChatBody) -> bool | None:
+    if body.thinking is not None:
+        return body.thinking
     asked = (body.chat_template_kwargs or {}).get("enable_thinking")
     return asked if isinstance(asked, bool) else thinking_of(body.reasoning_effort)
-
-
-def choice_of(request: ChatRequest, seed: int) -> ChatRequest:
-    return msgspec.structs.replace(request, sampling=msgspec.structs.replace(request.sampling, seed=seed))

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from pares.api.calls import Call, now_s, reply
 from pares.api.failures import OPENAI, Surface, unsupported
 from pares.api.openai.chat import SERVED_BY
-from pares.api.openai.inputs import Held, hold, text_of, thinking_of, tool_choice_of, with_system
+from pares.api.openai.inputs import Held, effort_of, hold, text_of, thinking_of, tool_choice_of, with_system
 from pares.api.openai.response_events import ResponseEvents
 from pares.api.openai.schemas import InputItem, ResponseBody, ResponseTool
 from pares.api.streams import SSE, Stream
@@ -42,6 +42,7 @@ async def _events(call: Call[ResponseBody], events: ResponseEvents) -> AsyncGene
     body = call.body
     messages = messages_of(body)
     tools = tools_of(body.tools or ())
+    effort = body.reasoning.effort if body.reasoning else None
     logprobs = body.top_logprobs
     if logprobs is None:
         logprobs = 0 if "message.output_text.logprobs" in (body.include or ()) else -1
@@ -55,7 +56,8 @@ async def _events(call: Call[ResponseBody], events: ResponseEvents) -> AsyncGene
             tool_choice=tool_choice_of(body.tool_choice, tools),
             parallel_tool_calls=body.parallel_tool_calls is not False,
             schema=_schema(body),
-            thinking=thinking_of(body.reasoning.effort if body.reasoning else None),
+            thinking=thinking_of(effort),
+            reasoning_effort=effort_of(effort),
         )
         events.response |= _response(body, held)
         pieces = call.metrics.watch(held.used.name, chat(held.used.model, request))

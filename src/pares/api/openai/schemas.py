@@ -159,6 +159,8 @@ class ChatBody(_Knobs, frozen=True, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Top | None = None
     reasoning_effort: str | None = None
+    thinking: bool | None = None
+    """Ask a model that can think to do so, or not to."""
     chat_template_kwargs: Json | None = None
     """`enable_thinking`, as other local servers take it."""
     continue_final_message: bool | None = None
