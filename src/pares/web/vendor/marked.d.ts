@@ -1,1 +1,1 @@
-export * from "./entry/marked.js";
+export { Lexer } from "marked";

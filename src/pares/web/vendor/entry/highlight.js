@@ -26,12 +26,6 @@ const languages = {
 };
 for (const [name, grammar] of Object.entries(languages)) hljs.registerLanguage(name, grammar);
 
-/**
- * Code as a tree of scopes and strings (never HTML); null for a language that is not known here.
- * @param {string} code
- * @param {string} language
- * @returns {{scope?: string, language?: string, children: any[]} | null}
- */
 export function highlight(code, language) {
   if (!hljs.getLanguage(language)) return null;
   const emitter = /** @type {any} */ (hljs.highlight(code, { language, ignoreIllegals: true })._emitter);

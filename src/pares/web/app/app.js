@@ -1,0 +1,125 @@
+/** The shell: the rail, the word about the node, and the screen that the address names. */
+
+import { html, useEffect, useState } from "../vendor/preact.js";
+import { note, spoken } from "./announce.js";
+import { locked } from "./api.js";
+import { Chat, findConversation } from "./chat.js";
+import { current } from "./chat_state.js";
+import { link, retry } from "./events.js";
+import { bytes } from "./format.js";
+import { Icon } from "./icons.js";
+import { Login } from "./login.js";
+import { go, href, route } from "./router.js";
+import { models, status } from "./state.js";
+import { t } from "./strings.js";
+import { Dialog, inlineCode } from "./ui.js";
+import { Welcome, isFirstRun } from "./welcome.js";
+
+const SCREENS = /** @type {const} */ (["chat", "models", "inspect", "settings"]);
+const KEYS = /** @type {const} */ (["enter", "newline", "up", "escape", "find", "new", "write", "help"]);
+/** Screens that are fetched when they are first looked at. @type {Record<string, () => Promise<{default: any}>>} */
+const LATER = {
+  models: () => import("./models.js"), inspect: () => import("./inspect.js"), settings: () => import("./settings.js"),
+};
+
+/** @param {{name: string, rest: string[]}} props */
+function Later({ name, rest }) {
+  const [loaded, setLoaded] = useState(/** @type {{name: string, screen: any} | null} */ (null));
+  useEffect(() => {
+    LATER[name]?.().then((module) => setLoaded({ name, screen: module.default }));
+  }, [name]);
+  return loaded?.name === name ? html`<${loaded.screen} tab=${rest[0] ?? ""} rest=${rest} />` : null;
+}
+
+function NodeWord() {
+  const { state } = link.value;
+  const now = status.value;
+  if (state !== "up" || !now) {
+    return html`<div class="node"><span class="dot off" aria-hidden="true" />${t(state === "down" ? "node.gone" : "node.connecting")}</div>`;
+  }
+  const memory = now.loaded.reduce((sum, row) => sum + row.memory_bytes, 0);
+  const words = now.loaded.length ? t("node.loaded", { n: now.loaded.length, memory: bytes(memory) }) : t("node.idle");
+  return html`
+    <div class="node"><span class="dot on" aria-hidden="true" />${t(now.offline ? "node.offline" : "node.ready")}
+      <small class="num">${words}</small></div>`;
+}
+
+/** @param {{screen: string}} props */
+const Rail = ({ screen }) => html`
+  <nav class="rail" aria-label=${t("rail.label")}>
+    <a class="mark" href=${href("chat")} aria-label=${t("rail.home")}>pares<i>.</i></a>
+    ${SCREENS.map((name) => html`
+      <a class="entry" href=${href(name)} aria-current=${screen === name ? "page" : undefined}>
+        <${Icon} name=${name} /><span>${t(`rail.${name}`)}</span>
+        ${name === "models" && models.value?.length ? html`<span class="num" aria-hidden="true">${models.value.length}</span>` : null}
+      </a>`)}
+    <${NodeWord} />
+  </nav>`;
+
+function ReconnectBar() {
+  const { state, retryIn } = link.value;
+  if (state !== "down") return null;
+  return html`
+    <div class="bar" role="alert">
+      <${Icon} name="warning" />
+      <p>${inlineCode(t("node.bar"))} <span class="num" aria-hidden="true">${t("node.retrying", { n: retryIn })}</span></p>
+      <button type="button" class="quiet" onClick=${retry}>${t("node.retry_now")}</button>
+    </div>`;
+}
+
+/** @param {{onClose: () => void}} props */
+const Keys = ({ onClose }) => html`
+  <${Dialog} title=${t("keys.title")} onClose=${onClose}>
+    <dl class="facts keys-list">${KEYS.map((key) => html`<dt><kbd>${t(`keys.${key}_key`)}</kbd></dt><dd>${t(`keys.${key}`)}</dd>`)}</dl>
+  <//>`;
+
+export function App() {
+  const [name = "chat", ...rest] = route.value;
+  const screen = SCREENS.find((known) => known === name) ?? "chat";
+  const [help, setHelp] = useState(false);
+  const title = (screen === "chat" && current.value.row.title) || t(`rail.${screen}`);
+  useEffect(() => {
+    document.title = t("rail.title", { title });
+  }, [title]);
+  useEffect(() => {
+    /** @param {KeyboardEvent} event */
+    const onKeyDown = (event) => {
+      const typing = event.target instanceof Element && event.target.matches("input, textarea, select");
+      const control = event.ctrlKey || event.metaKey;
+      const act = control && event.key.toLowerCase() === "k" ? () => {
+        go("chat");
+        requestAnimationFrame(findConversation);
+      } : control && event.shiftKey && event.key.toLowerCase() === "o" ? () => go("chat")
+        : typing || control || event.altKey ? null
+          : event.key === "?" ? () => setHelp(true)
+            : event.key === "/" ? () => /** @type {HTMLElement | null} */ (document.querySelector(".composer textarea"))?.focus()
+              : null;
+      if (!act || document.querySelector("dialog[open]")) return;
+      event.preventDefault();
+      act();
+    };
+    addEventListener("keydown", onKeyDown);
+    return () => removeEventListener("keydown", onKeyDown);
+  }, []);
+  if (locked.value) return html`<${Login} />`;
+  const first = screen === "chat" && isFirstRun.value;
+  return html`
+    <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => {
+      event.preventDefault();
+      document.getElementById("main")?.focus();
+    }}>${t("rail.skip")}</a>
+    <div class="shell">
+      <${Rail} screen=${screen} />
+      <div class="stage">
+        <${ReconnectBar} />
+        <main id="main" tabindex="-1">
+          ${screen !== "chat" ? html`<${Later} name=${screen} rest=${rest} />`
+            : first ? html`<${Welcome} />`
+              : models.value !== null && html`<${Chat} id=${rest[0] ?? ""} />`}
+        </main>
+      </div>
+    </div>
+    <div class="note" role="status">${note.value && html`<p>${note.value}</p>`}</div>
+    <div class="unseen" role="status">${spoken.value}</div>
+    ${help && html`<${Keys} onClose=${() => setHelp(false)} />`}`;
+}
