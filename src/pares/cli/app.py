@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from io import TextIOWrapper
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]  # made there, exported nowhere
 from typer.core import TyperGroup, TyperOption
 from typer.main import get_group
 
@@ -99,6 +101,7 @@ def _root(
 
 def command() -> TyperGroup:
     """The whole command line."""
+    completion_init()  # or the shells' requests for completion are not understood
     app = typer.Typer(
         cls=Verbs,
         help=HELP,
@@ -134,6 +137,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code."""
     options = Options(json="--json" in takewhile(lambda argument: argument != "--", arguments))
     out = Terminal(options)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # models write letters that not every terminal has
     try:
         code = command().main(list(arguments), prog_name="pares", standalone_mode=False, obj=options)
     except typer.TyperException as error:

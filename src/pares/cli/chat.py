@@ -120,7 +120,7 @@ def ask(
     ] = "",
     no_word_wrap: NoWordWrap = False,
 ) -> None:
-    """Ask once. The conversation is kept, and you find it on the page."""
+    """Ask a question; you find the conversation on the page."""
     parts = [file.read_text("utf-8", errors="replace") for file in files or ()]
     text = _with_piped("\n\n".join([*parts, " ".join(question or ())]).strip())
     if not text:
@@ -130,10 +130,10 @@ def ask(
     async def work(node: Client, out: Terminal) -> None:
         conversation = await (_latest if go_on else _new)(node, out, wishes)
         message = await _reply(node, out, conversation, text, wrap=not no_word_wrap)
-        if out.options.verbose:
-            out.note(_timings(message))
         if out.options.json:
             out.json_line({"conversation_id": conversation.row.id, "message": message})
+        elif out.options.verbose:
+            out.note(f"\n{_timings(message)}")
 
     run(ctx, work)
 
@@ -164,6 +164,8 @@ def _converse(ctx: typer.Context, dialogue: Dialogue, context: int | None, text:
         reply = await speak(node, out, dialogue, text)
         if out.options.json:
             out.json_line(reply)
+        elif out.options.verbose:
+            out.note(f"\n{reply.timings()}")
 
     run(ctx, work)
 

@@ -158,7 +158,7 @@ async def _already(config: Config) -> Up | None:
 
 
 async def _page(client: Client) -> str:
-    return (await client.post("/link", Link)).url
+    return (await client.post("/login/link", Link)).url
 
 
 def _up(pid: int, page: str, config: Config, *, already_running: bool = False) -> Up:
@@ -176,7 +176,8 @@ def _open(page: str, config: Config, out: Terminal) -> None:
 
 def _launch(config: Config, arguments: Sequence[str]) -> Up:
     """Start a node that outlives this command, and wait until it is ready. Raises what it says went wrong."""
-    config.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (config.home, config.logs):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = config.logs / "up.log"
     with log.open("wb") as errors:
         process = subprocess.Popen(

@@ -26,7 +26,10 @@ def pull(
     name: Annotated[str, typer.Option(help="What to call it here.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and fetch nothing.")] = False,
 ) -> None:
-    """Fetch a model. Goes on where it was interrupted; checks disk before and the hash after."""
+    """Fetch a model; goes on where it was interrupted.
+
+    Looks for room on the disk before the first byte, and compares the hash after the last.
+    """
 
     async def work(node: Client, out: Terminal) -> int:
         if dry_run:

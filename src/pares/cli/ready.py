@@ -12,7 +12,6 @@ from pares.config import find_home
 from pares.errors import ModelNotFound, NotFound
 
 LAST_MODEL = "last-model"
-ORIGINS = ("https://", "hf:")
 
 
 async def obtain(node: Client, out: Terminal, model: str) -> str:
@@ -33,17 +32,14 @@ async def _find(node: Client, model: str) -> str | None:
     try:
         return (await node.get(f"/models/{quote(model)}", schemas.ModelDetail)).row.name
     except ModelNotFound:
-        offered = (await node.get("/catalogue", schemas.CatalogueRows)).models
-        if model.startswith(ORIGINS) or any(row.name.lower() == model.lower() for row in offered):
-            return None
-        raise
+        return None
 
 
 async def _fetch(node: Client, out: Terminal, model: str) -> str:
     plan = await plan_of(node, model)
     if plan.fit == "will not run" and plan.need is not None:
         hint = f"`pares pull {model}` fetches it all the same."
-        raise error_of("not_enough_memory", f"{plan.name} will not run here: {plan.need.text}", hint)
+        raise error_of("not_enough_memory", f"{plan.name} will not run here: {plan.need.text}.", hint)
     return (await fetch(node, out, model, quietly=True)).name
 
 

@@ -157,7 +157,7 @@ def completion(
 
     For example, in ~/.bashrc: eval "$(pares completion bash)"
     """
-    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # imported there, not exported
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # made there, exported nowhere
 
     script = get_completion_script(prog_name="pares", complete_var="_PARES_COMPLETE", shell=shell)
     terminal(ctx).result({"script": script}, script)

@@ -95,7 +95,8 @@ class Terminal:
     def waiting(self, text: str) -> Iterator[None]:
         """Say what is being waited for, and for how long already."""
         if not self.animated:
-            self.note(f"{text} …")
+            if self.options.verbose:
+                self.note(f"{text} …")
             yield
             return
         from rich.console import Console
