@@ -26,6 +26,7 @@ class Address:
     model: str
     token: str = ""
     pid: int = 0
+    url: str = ""
 
 
 @dataclass
@@ -51,10 +52,9 @@ def node(home: Path, model: Path, **settings: object) -> Iterator[Address]:
     environment = os.environ | {"PARES_HOME": str(home), "PARES_THREADS": "1"}
     environment |= {f"PARES_{name.upper()}": str(value) for name, value in settings.items()}
     command = [sys.executable, "-m", "pares", "up", "--port", "0", "--no-open"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        told = wait_for_node(home, process)
-        address = Address(told["port"], "bench", told["token"], told["pid"])
+        address = wait_for_node(home, process)
         asyncio.run(post(address, "/pares/v1/models/import", {"path": str(model), "name": "bench"}))
         asyncio.run(post(address, "/pares/v1/models/bench/load", {"keep_alive_s": -1}))
         yield address
@@ -63,12 +63,13 @@ def node(home: Path, model: Path, **settings: object) -> Iterator[Address]:
         process.wait(20)
 
 
-def wait_for_node(home: Path, process: subprocess.Popen[bytes], deadline_s: float = 30) -> dict[str, object]:
-    """What the node wrote about itself, as soon as it did."""
+def wait_for_node(home: Path, process: subprocess.Popen[bytes], deadline_s: float = 30) -> Address:
+    """Where the node is, as soon as it has written it down."""
     until = time.perf_counter() + deadline_s
     while time.perf_counter() < until and process.poll() is None:
         try:
-            return json.loads((home / "node.json").read_text())
+            told = json.loads((home / "node.json").read_text())
+            return Address(told["port"], "bench", told["token"], told["pid"], told["url"])
         except FileNotFoundError:
             os.sched_yield()
     raise RuntimeError("the node did not start")

@@ -54,8 +54,8 @@ def main() -> None:
     model = models()["smollm2"]
     with contextlib.ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        ours = stack.enter_context(node(home, model))
-        theirs = stack.enter_context(xllamacpp(model)) if args.xllamacpp else None
+        pares = stack.enter_context(node(home, model))
+        llama = stack.enter_context(xllamacpp(model)) if args.xllamacpp else None
         results: dict[str, list[float]] = {}
 
         def note(name: str, value: float) -> None:
@@ -63,12 +63,12 @@ def main() -> None:
 
         for _ in range(args.rounds):
             note("bare 1", bare(model, streams=1, tokens=TOKENS)["decode"])
-            note("pares 1", asyncio.run(complete(ours, PROMPT, TOKENS)).tokens_per_s)
+            note("pares 1", asyncio.run(complete(pares, PROMPT, TOKENS)).tokens_per_s)
             note("bare 8", max(bare(model, streams=8, tokens=96, **kv)["decode"] for kv in ({}, {"split_kv": True})))
-            note("pares 8", asyncio.run(complete_many(ours, 8, 96)))
-            if theirs:
-                note("llama.cpp's server 1", asyncio.run(complete(theirs, PROMPT, TOKENS)).tokens_per_s)
-                note("llama.cpp's server 8", asyncio.run(complete_many(theirs, 8, 96)))
+            note("pares 8", asyncio.run(complete_many(pares, 8, 96)))
+            if llama:
+                note("llama.cpp's server 1", asyncio.run(complete(llama, PROMPT, TOKENS)).tokens_per_s)
+                note("llama.cpp's server 8", asyncio.run(complete_many(llama, 8, 96)))
         print(json.dumps({name: [round(v, 1) for v in values] for name, values in results.items()}))
         for ours_name, baseline in (
             ("pares 1", "bare 1"),
@@ -77,11 +77,9 @@ def main() -> None:
             ("pares 8", "llama.cpp's server 8"),
         ):
             if baseline in results:
-                ratios = [a / b for a, b in zip(results[ours_name], results[baseline], strict=True)]
-                print(
-                    f"{ours_name} {median(results[ours_name]):6.1f} t/s  {baseline} {median(results[baseline]):6.1f} t/s"
-                    f"  ratio {median(ratios):.3f}"
-                )
+                ours, theirs = results[ours_name], results[baseline]
+                ratio = median([a / b for a, b in zip(ours, theirs, strict=True)])
+                print(f"{ours_name}: {median(ours):.1f} t/s; {baseline}: {median(theirs):.1f} t/s; ratio {ratio:.3f}")
 
 
 if __name__ == "__main__":
