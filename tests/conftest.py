@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from live import Live, live
 
 CACHE = Path(os.environ.get("PARES_TEST_MODELS", Path(__file__).parent.parent / ".test-models"))
 
@@ -56,3 +59,17 @@ def smollm2() -> Path:
 def gemma() -> Path:
     """Gemma-3-270M Q4_K_M: base model without a template, 262k tokens, sliding-window attention."""
     return _fetch("gemma-3-270m-q4_k_m.gguf", *GEMMA)
+
+
+@pytest.fixture(scope="module")
+def node(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A real node with SmolLM2, shared by the tests of a module."""
+    with live(tmp_path_factory.mktemp("home"), ("smollm2", smollm2)) as node:
+        yield node
+
+
+@pytest.fixture
+def page_url(tmp_path: Path) -> Iterator[str]:
+    """The one-time address of the page of a real node that has nothing yet."""
+    with live(tmp_path / "home") as node:
+        yield node.page

@@ -28,7 +28,7 @@ from pares.inference.supervisor import WorkerProcess
 log = logging.getLogger(__name__)
 
 CELL_STEP = 256
-POOL_LEAST = 16384
+POOL_LEAST = 8192
 """A KV cache smaller than this is enlarged to up to four requests' contexts: short contexts are cheap."""
 OUTPUTS = 16
 """Rows of a batch whose logits may be wanted: each costs a vocabulary of floats, twice."""
