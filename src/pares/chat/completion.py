@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import secrets
 import string
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
@@ -199,7 +201,12 @@ async def _constrained(model: Model, sampling: Sampling, schema: dict[str, objec
         return sampling
     if sampling.grammar:
         raise BadRequest("A grammar and a schema cannot both be enforced.", param="grammar")
-    return msgspec.structs.replace(sampling, grammar=await model.grammar_for(schema), grammar_trigger=trigger)
+    grammar = await model.grammar_for(schema)
+    if trigger:
+        # The trigger is the first thing that such a grammar sees.
+        grammar = re.sub(r"(?m)^root ::=", "answer ::=", grammar)
+        grammar = f'root ::= {json.dumps(trigger)} "\\n"? "\\n"? answer\n{grammar}'
+    return msgspec.structs.replace(sampling, grammar=grammar, grammar_trigger=trigger)
 
 
 async def _completion_tokens(model: Model, request: CompletionRequest) -> list[TokenId]:

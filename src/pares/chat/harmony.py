@@ -47,10 +47,11 @@ class Harmony(Parser):
         rest = self._buffer.lstrip()
         markup = rest.startswith("<|") or "<|".startswith(rest) or rest.startswith("to=") or "to=".startswith(rest)
         at = self._buffer.find(MESSAGE, 0, MAX_HEADER)
-        if not markup or (at < 0 and (self._ended or len(self._buffer) >= MAX_HEADER)):
-            return self._enter(self._text, self._marks)
-        if at < 0:
+        if markup and at < 0 and not self._ended and len(self._buffer) < MAX_HEADER:
             return False
+        if not markup or at < 0:
+            self._say(min(len(self._buffer), MAX_HEADER) if markup else 0)
+            return self._enter(self._text, self._marks)
         header = self._take(at + len(MESSAGE))
         channel, recipient = _CHANNEL.search(header), _RECIPIENT.search(header)
         if recipient and recipient[1] in self.calls.names:

@@ -71,6 +71,8 @@ class Parser:
 
     def feed(self, text: str) -> list[Item]:
         """Take in more text, give what has become certain."""
+        if not text:
+            return []
         if self._calm is not None and not self._buffer and not self._calm.stirs(text):
             said = Said(text, self._at)
             self._at += len(text)

@@ -121,7 +121,9 @@ def loose_calls(text: str, names: Collection[str]) -> list[tuple[str, str]]:
     return calls if all(name in names for name, _ in calls) else []
 
 
-def _loose_call(item: Mapping[str, object]) -> tuple[str, str]:
+def _loose_call(item: object) -> tuple[str, str]:
+    if not isinstance(item, dict):
+        raise TypeError("not a call")
     arguments = item.get("arguments", item.get("parameters")) or {}
     value = json.loads(arguments) if isinstance(arguments, str) else arguments
     name = item["name"]
