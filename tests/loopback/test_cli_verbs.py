@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ import pytest
 
 from pares import __version__, errors
 from pares.api import schemas
+from pares.cli import client
 from pares.cli import pull as pulling
 from pares.errors import LocalError, ParesError
 from scripted_node import (
@@ -246,9 +248,14 @@ def test_the_address_of_a_dead_node_is_not_believed(home: Path, pares: Call) -> 
     assert pares("status").code == 1
 
 
-def test_a_node_that_lives_and_does_not_answer_is_an_error(home: Path, pares: Call) -> None:
-    write_address(home, "http://127.0.0.1:9", pid=os.getpid())
-    assert pares("list", "--json").json["error"]["code"] == "node_unreachable"
+def test_a_node_that_lives_and_does_not_answer_is_an_error(
+    home: Path, pares: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "PING_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        write_address(home, f"http://127.0.0.1:{silent.getsockname()[1]}", pid=os.getpid())
+        assert pares("list", "--json").json["error"]["code"] == "node_unreachable"
+    assert pares("status").out == "No node is running. `pares up` starts it.\n", "nobody listens any more"
 
 
 def test_a_node_of_another_version_is_warned_about(node: ScriptedNode, pares: Call) -> None:

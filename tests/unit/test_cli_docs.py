@@ -22,8 +22,8 @@ INTRODUCTION = """\
 Written by `tests/unit/test_cli_docs.py` from `--help`; a test keeps both equal.
 
 Every verb talks to the node that runs at your home (`pares up`), over the same HTTP as the page. If none runs, it
-starts a private one that ends with the command. Only `up`, `down`, `status`, `version`, `path` without a model, `config`,
-`completion` and `--help` do not. `ls` is `list`; `serve` and `start` are `up`.
+starts a private one that ends with the command; `up`, `down`, `status`, `version`, `path` without a model, `config` and
+`completion` do not. `ls` is `list`; `serve` and `start` are `up`.
 
 Results go to stdout, everything else to stderr. Bars move on a terminal only. Ctrl-C stops cleanly (a download is
 paused and goes on later), a second one at once.

@@ -11,6 +11,7 @@ from urllib.parse import quote as percent_encoded
 
 import msgspec
 
+from pares.api.schemas import NodeStatus
 from pares.errors import LocalError, NodeUnreachable, ParesError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 CONTROL = "/pares/v1"
 CONNECT_S = 5.0
+PING_S = 10.0
 ORDINARY_S = 60.0
 PATIENT_S = 3600.0
 """Between two signs of life of something that takes long: loading, hashing, the first token of a long prompt."""
@@ -88,6 +90,15 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
+
+    async def status(self) -> NodeStatus | None:
+        """How the node is; None if nobody listens there."""
+        try:
+            return await self._call("GET", "/status", NodeStatus, wait_s=PING_S)
+        except NodeUnreachable as error:
+            if isinstance(error.__cause__, self._library.ConnectError):
+                return None
+            raise
 
     async def get(self, path: str, kind: type[T]) -> T:
         return await self._call("GET", path, kind)

@@ -5,6 +5,7 @@ The only place in the command line that knows `pares.node`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -60,11 +61,12 @@ def terminal(ctx: typer.Context) -> Terminal:
 async def running(config: Config) -> AsyncIterator[tuple[Client, NodeStatus] | None]:
     """The node that runs at this home, and its status; None if there is none. Raises NodeUnreachable if it hangs."""
     address = _read_address(config)
-    if address is None or not _is_alive(address):
+    if address is None or not lives(address.pid, began_before=address.started_at.timestamp() + CLOCK_SLACK_S):
         yield None
         return
     async with Client(address.url, address.token) as client:
-        yield client, await client.get("/status", NodeStatus)
+        status = await client.status()
+        yield None if status is None else (client, status)
 
 
 @asynccontextmanager
@@ -96,15 +98,15 @@ def _read_address(config: Config) -> Address | None:
         return None
 
 
-def _is_alive(address: Address) -> bool:
-    """Whether the process that wrote the file still lives: its number may belong to another by now."""
+def lives(pid: int, *, began_before: float = math.inf) -> bool:
+    """Whether there is such a process, begun before then (seconds since 1970): its number may be another's by now."""
     import psutil
 
     try:
-        began = psutil.Process(address.pid).create_time()
+        process = psutil.Process(pid)
+        return process.create_time() <= began_before and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-    return began <= address.started_at.timestamp() + CLOCK_SLACK_S
 
 
 def _compare(status: NodeStatus, out: Terminal) -> None:

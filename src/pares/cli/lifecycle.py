@@ -17,7 +17,7 @@ import typer
 from pares import __version__
 from pares.api.schemas import Link, NodeStatus
 from pares.cli.client import Client, error_in
-from pares.cli.connect import configure, running, serve, terminal
+from pares.cli.connect import configure, lives, running, serve, terminal
 from pares.cli.figures import duration, facts, size
 from pares.cli.terminal import Terminal
 from pares.config import Config, has_display
@@ -25,6 +25,7 @@ from pares.errors import NodeUnreachable
 
 READY_S = 60.0
 STOP_S = 30.0
+LOOK_S = 0.05
 
 Port = Annotated[
     int | None, typer.Option("--port", min=0, max=65535, help="Port of the API and the page; 0: a free one.")
@@ -107,19 +108,24 @@ def down(ctx: typer.Context) -> None:
     out = terminal(ctx)
     config = configure(out)
 
-    async def ask() -> int | None:
+    async def stop() -> bool:
         async with running(config) as found:
             if found is None:
-                return None
-            client, status = found
+                return False
+            client, told = found
             await client.post("/shutdown", NoneType)
-            return status.pid
+        try:
+            async with asyncio.timeout(STOP_S):
+                while lives(told.pid):  # noqa: ASYNC110 (another process has no event for us)
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            message = f"The node has not stopped within {STOP_S:.0f} s: it is process {told.pid}."
+            raise NodeUnreachable(message, hint=f"`kill {told.pid}` ends it.") from None
+        return True
 
-    pid = asyncio.run(ask())
-    if pid is not None:
-        with out.waiting("Stopping"):
-            _wait_for_end(pid)
-    out.result({"stopped": pid is not None}, "No node is running." if pid is None else "The node has stopped.")
+    with out.waiting("Stopping"):
+        stopped = asyncio.run(stop())
+    out.result({"stopped": stopped}, "The node has stopped." if stopped else "No node is running.")
 
 
 def status(
@@ -205,18 +211,6 @@ def _launch(config: Config, arguments: Sequence[str]) -> Up:
         return msgspec.json.decode(line, type=Up)
     except msgspec.DecodeError:
         raise error_in(line) from None
-
-
-def _wait_for_end(pid: int) -> None:
-    import psutil
-
-    try:
-        psutil.Process(pid).wait(STOP_S)
-    except psutil.NoSuchProcess:
-        pass
-    except psutil.TimeoutExpired:
-        message = f"The node has not stopped within {STOP_S:.0f} s: it is process {pid}."
-        raise NodeUnreachable(message, hint=f"`kill {pid}` ends it.") from None
 
 
 def _screen(told: NodeStatus) -> str:
