@@ -29,11 +29,12 @@ class Server:
 
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello."}]
-WEATHER = {
+WEATHER: Any = {
     "name": "weather",
     "description": "The weather at a place",
     "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
 }
+TOOL: Any = {"type": "function", "function": WEATHER}
 
 
 @asynccontextmanager
@@ -124,7 +125,7 @@ async def test_openai_forces_a_tool_call(server: Server) -> None:
         answer = await client.chat.completions.create(
             model=server.model,
             messages=MESSAGES,
-            tools=[{"type": "function", "function": WEATHER}],  # type: ignore[list-item]
+            tools=[TOOL],
             tool_choice="required",
             max_tokens=200,
             temperature=0,
@@ -140,7 +141,7 @@ async def test_openai_forces_a_tool_call(server: Server) -> None:
 
 
 async def test_openai_enforces_a_schema(server: Server) -> None:
-    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    schema: dict[str, Any] = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
     async with openai_client(server) as client:
         answer = await client.chat.completions.create(
             model=server.model,
@@ -202,7 +203,7 @@ async def test_openai_responds(server: Server) -> None:
         assert answer.usage.output_tokens_details.reasoning_tokens == 0
         for refused in ({"store": True}, {"previous_response_id": "resp_1"}):
             with pytest.raises(openai.BadRequestError):
-                await client.responses.create(model=server.model, input="x", **refused)  # type: ignore[call-overload]
+                await client.responses.create(model=server.model, input="x", **refused)
 
 
 async def test_openai_streams_a_response_in_order(server: Server) -> None:
@@ -270,7 +271,7 @@ async def test_ollama_generates(server: Server) -> None:
     async with ollama_client(server) as client:
         options = {"num_predict": 4}
         for kind in ({}, {"raw": True}, {"system": "Be brief."}):
-            answer = await client.generate(model=server.model, prompt="Hello", options=options, **kind)  # type: ignore[call-overload]
+            answer = await client.generate(model=server.model, prompt="Hello", options=options, **kind)
             assert answer.response
         loaded = await client.generate(model=server.model)
         assert loaded.done_reason == "load"
@@ -340,7 +341,7 @@ async def test_langchain_chats_streams_binds_tools_and_embeds(server: Server) ->
         parts = [part async for part in chat.astream("Say hello.")]
         assert "".join(str(part.content) for part in parts)
         assert sum(bool(part.usage_metadata) for part in parts) == 1
-        forced = await chat.bind_tools([{"type": "function", "function": WEATHER}], tool_choice="weather").ainvoke("Hi")
+        forced = await chat.bind_tools([TOOL], tool_choice="weather").ainvoke("Hi")
         assert [call["name"] for call in (*forced.tool_calls, *forced.invalid_tool_calls)] == ["weather"]
         embeddings = OpenAIEmbeddings(
             base_url=f"{server.url}/v1",

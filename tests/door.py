@@ -54,6 +54,8 @@ class ScriptedNode:
     values: dict[str, object] = field(default_factory=dict)
     loading: asyncio.Event = field(default_factory=asyncio.Event)
     """Cleared by a test that wants models to take long."""
+    asked_to_load: asyncio.Event = field(default_factory=asyncio.Event)
+    load_given_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.loading.set()
@@ -67,7 +69,12 @@ class ScriptedNode:
         self.keep_alives.append(keep_alive_s)
         model = self.models.get(source.path.stem) or next(iter(self.models.values()))
         self.in_memory[source.name] = _loaded(source.name, model, "loading", 0.5)
-        await self.loading.wait()
+        self.asked_to_load.set()
+        try:
+            await self.loading.wait()
+        except asyncio.CancelledError:
+            self.load_given_up.set()
+            raise
         self.in_memory[source.name] = _loaded(source.name, model, "ready", 1.0)
         yield InUse(model, source.name, source.system, source.defaults)
 

@@ -65,6 +65,8 @@ class ScriptedModel:
     """Set when a generation has come to where it waits."""
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a generation was left before its end."""
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while nothing is being generated."""
     active: int = 0
     schemas: list[Mapping[str, object]] = field(default_factory=list)
 
@@ -120,6 +122,7 @@ class ScriptedModel:
         asked = Asked(text, sampling, max_tokens)
         self.asked.append(asked)
         self.active += 1
+        self.idle.clear()
         try:
             tokens = (await self.tokenize(self.answer(asked), special=True, bos=False))[:max_tokens]
             for number, token in enumerate(tokens):
@@ -137,6 +140,8 @@ class ScriptedModel:
             raise
         finally:
             self.active -= 1
+            if not self.active:
+                self.idle.set()
 
     def _step(self, token: TokenId, sampling: Sampling) -> Step:
         if sampling.logprobs < 0:

@@ -63,7 +63,8 @@ async def apply_template(call: Call[TemplateBody]) -> Response:
     messages = messages_of(call.body.messages)
     async with call.services.use(call.body.model) as used:
         request = ChatRequest(messages, tools=tools_of(call.body.tools or ()))
-        return reply({"prompt": await prompt_of(used.model, request)})
+        _, prompt = await prompt_of(used.model, request)
+        return reply({"prompt": prompt})
 
 
 def _piece(piece: bytes) -> str | list[int]:

@@ -55,7 +55,7 @@ async def keys(call: Call[None]) -> Response:
 
 async def create_key(call: Call[KeyRequest]) -> Response:
     secret, key = await call.services.keys.create(call.body.name, call.body.scopes)
-    return reply(NewKey(secret, _key(key)))
+    return reply(NewKey(secret, _key(key)), 201)
 
 
 async def revoke_key(call: Call[None]) -> Response:
