@@ -377,13 +377,14 @@ def change(home: Path, name: str, value: object) -> None:
                 table.pop(known.field, None)
             else:
                 table[known.field] = "none" if parsed is None else _plain(parsed)
-            _write_whole(path, tomlkit.dumps(document))
+            write_whole(path, tomlkit.dumps(document))
     except Timeout:
         message = f"Another program has been writing {path} for {LOCK_DEADLINE_S} s."
         raise Conflict(message, hint="Try again.") from None
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, all of it or nothing."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:

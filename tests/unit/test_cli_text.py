@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pares.cli import figures
-from pares.cli.answer import WordWrap
+from pares.cli.answer import Answer, WordWrap
+from pares.cli.terminal import Options, Terminal
 from pares.store.database import connect
 
 HEAVY = ("asyncio", "httpx2", "jinja2", "llama_cpp", "numpy", "prompt_toolkit", "psutil", "pygments", "rich", "sqlite3",
@@ -46,6 +48,24 @@ def test_no_line_is_longer_than_the_terminal_is_wide(words: list[str], width: in
     text = wrap.feed(" ".join(words)) + wrap.flush()
     assert all(len(line) <= width for line in text.splitlines())
     assert text.split() == words
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_neither_a_model_nor_its_file_can_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", stdout := Screen())
+    monkeypatch.setattr("sys.stderr", stderr := Screen())
+    out = Terminal(Options(no_color=True))
+    answer = Answer(out, wrap=False)
+    for tell in (answer.think, answer.say, out.show, out.note, out.warn):
+        tell("\x1b]52;c;ZXZpbA==\x07 \x9b2J\rnew\nline\ttab")
+    answer.end()
+    out.error("error", "\x1b[2J", "\x1b[2J")
+    assert stdout.getvalue().count("new\nline\ttab") == 2
+    assert not set(stdout.getvalue() + stderr.getvalue()) & set("\x1b\x07\x9b\r")
 
 
 def test_text_without_spaces_does_not_wait_for_one() -> None:

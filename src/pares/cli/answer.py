@@ -5,10 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 
-from pares.cli.terminal import Terminal
-
-CONTROL = {code: None for code in (*range(32), *range(127, 160)) if code not in b"\n\t"}
-"""What a terminal would obey instead of show: a model must not steer it."""
+from pares.cli.terminal import Terminal, printable
 
 
 class WordWrap:
@@ -92,7 +89,7 @@ class Answer:
             if not self._thinking:
                 self._out.aside("Thinking …\n")
                 self._thinking = True
-            self._out.aside(self._out.styled(piece.translate(CONTROL), "dim"))
+            self._out.aside(self._out.styled(printable(piece), "dim"))
 
     def say(self, piece: str) -> None:
         """More of the answer."""
@@ -103,9 +100,8 @@ class Answer:
         self.text += piece
         if self._silent:
             return
-        if sys.stdout.isatty():
-            piece = piece.translate(CONTROL)
-        self._out.write(self._wrap.feed(piece) if self._wrap else piece)
+        shown = printable(piece) if sys.stdout.isatty() else piece
+        self._out.write(self._wrap.feed(shown) if self._wrap else shown)
 
     def end(self) -> None:
         """The answer is over, or was stopped."""

@@ -18,7 +18,7 @@ from typer.main import get_group
 from pares import __version__
 from pares.cli import care, chat, lifecycle, memory, models, pull, settings
 from pares.cli.terminal import Options, Terminal
-from pares.errors import ParesError
+from pares.errors import LocalError, ParesError
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
@@ -151,6 +151,11 @@ def run(arguments: Sequence[str]) -> int:
         told = _first(error)
         out.error(told.code, told.message, told.hint)
         return told.exit_code
+    except OSError as error:
+        if error.filename is None:
+            raise
+        out.error(LocalError.code, f"{error.filename}: {error.strerror}.")
+        return LocalError.exit_code
     if code == INTERRUPTED and options.json:
         out.error("interrupted", "You stopped it.")
     return code if isinstance(code, int) else 0

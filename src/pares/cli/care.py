@@ -61,7 +61,7 @@ def logs(
         while True:
             for line in (await node.get(f"/logs?after={last}&limit={lines}", LogLines)).lines:
                 last = line.id
-                out.json_line(line) if out.options.json else out.write(f"{_line_text(line)}\n")
+                out.result(line, _line_text(line))
             if not follow:
                 return
             await asyncio.sleep(LOOK_S)

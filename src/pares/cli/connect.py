@@ -18,6 +18,7 @@ from pares.api.schemas import NodeStatus
 from pares.cli.client import Address, Client
 from pares.cli.terminal import Options, Terminal
 from pares.config import Config, find_home, load
+from pares.errors import Forbidden
 
 Flags = Mapping[str, object]
 
@@ -96,6 +97,9 @@ def _read_address(config: Config) -> Address | None:
         return msgspec.json.decode(config.node_file.read_bytes(), type=Address)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
+    except PermissionError as error:
+        message = f"The node of {config.home} belongs to somebody else: {error.strerror}."
+        raise Forbidden(message, hint="Choose a home of your own with --home or PARES_HOME.") from error
 
 
 def lives(pid: int, *, began_before: float = math.inf) -> bool:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
 from types import NoneType
 from typing import Annotated
 
@@ -62,7 +61,10 @@ def up(
     require_key: RequireKey = False,
     ollama_port: OllamaPort = None,
 ) -> None:
-    """Start the node, with its page and API. Just `pares` does the same."""
+    """Start the node, with its page and API.
+
+    Just `pares` does the same; `serve` and `start` are other names of it.
+    """
     import asyncio
 
     out = terminal(ctx)
@@ -85,6 +87,8 @@ def up(
     found = asyncio.run(_already(config))
     if found is not None:
         out.result(found, f"Pares is running already: {found.page}")
+        if port is not None or ollama_port is not None or lan or require_key:
+            out.note("It stays as it is. To start it otherwise: `pares down` first.")
         _open(found.page, config, out)
     elif detach:
         arguments = [
@@ -197,8 +201,9 @@ def _launch(config: Config, arguments: Sequence[str]) -> Up:
     deadline = threading.Timer(READY_S, process.kill)
     deadline.start()
     try:
-        with process.stdout or nullcontext() as stdout:
-            line = stdout.readline() if stdout else b""
+        assert process.stdout is not None
+        with process.stdout as stdout:
+            line = stdout.readline()
     except BaseException:
         process.kill()
         raise

@@ -1,4 +1,4 @@
-"""schemas.Models on this machine: list, show, rm, cp, create, import."""
+"""Models on this machine: list, show, rm, cp, create, import."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILE_LINE = re.compile(r"^(\s*(?:FROM|ADAPTER)[ \t]+)(\S.*?)\s*$", re.IGNORECASE
 
 
 def list_models(ctx: typer.Context) -> None:
-    """List the models on this machine."""
+    """List the models on this machine (also `ls`)."""
 
     async def work(node: Client, out: Terminal) -> None:
         found = await node.get("/models", schemas.Models)

@@ -13,7 +13,7 @@ from pares.api.schemas import PullPlan, PullRequest, PullStatus
 from pares.cli.client import Client, error_of, quote
 from pares.cli.connect import run
 from pares.cli.figures import duration, facts, size
-from pares.cli.terminal import Terminal
+from pares.cli.terminal import Terminal, printable
 
 LOOK_S = 0.25
 
@@ -116,7 +116,7 @@ def _bar(out: Terminal) -> Iterator[Callable[[PullStatus], None]]:
 
         def display(status: PullStatus) -> None:
             words = f"{status.name}: {status.state}" + (f" from {status.origin}" if status.origin else "")
-            progress.update(task, description=words, completed=status.bytes, total=status.total or None)
+            progress.update(task, description=printable(words), completed=status.bytes, total=status.total or None)
 
         yield display
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from pares.api import schemas
 from pares.cli.client import PATIENT_S, Client, error_of, quote
 from pares.cli.pull import fetch, plan_of
 from pares.cli.terminal import Terminal
-from pares.config import find_home
+from pares.config import find_home, write_whole
 from pares.errors import ModelNotFound, NotFound
 
 LAST_MODEL = "last-model"
@@ -20,7 +21,8 @@ async def obtain(node: Client, out: Terminal, model: str) -> str:
     It is remembered as the one last talked to. Raises ModelNotFound.
     """
     name = await _find(node, model) or await _fetch(node, out, model)
-    (find_home(out.options.home) / LAST_MODEL).write_text(f"{name}\n", "utf-8")
+    with suppress(OSError):  # a comfort, no more
+        write_whole(find_home(out.options.home) / LAST_MODEL, f"{name}\n")
     return name
 
 

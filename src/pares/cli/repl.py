@@ -136,7 +136,7 @@ class _Conversation:
                 created = await self._node.post("/models/create", Created, CreateRequest(name, self._modelfile()))
                 self._out.note(f"Saved. `pares run {created.name}` goes on like this.")
             case ["/show", *what]:
-                self._out.write(await self._shown(what[0] if what else "info") + "\n")
+                self._out.show(await self._shown(what[0] if what else "info"))
             case ["/set", what, *value]:
                 self._set(what, value[0] if value else "")
             case _:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,15 @@ from typing import Literal
 import msgspec
 
 from pares.config import wants_color
+
+Style = Literal["red", "yellow", "dim"]
+ANSI: Mapping[Style, int] = {"red": 31, "yellow": 33, "dim": 2}
+CONTROL = {code: None for code in (*range(32), *range(127, 160)) if code not in b"\n\t"}
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal obeys instead of showing it: models and their files must not steer it."""
+    return text.translate(CONTROL)
 
 
 @dataclass
@@ -45,7 +54,14 @@ class Terminal:
 
     def result(self, value: object, text: str) -> None:
         """The result of a verb: `value` for programs, `text` for people."""
-        self.json_line(value) if self.options.json else self.write(f"{text}\n" if text else "")
+        if self.options.json:
+            self.json_line(value)
+        elif text:
+            self.show(text)
+
+    def show(self, text: str) -> None:
+        """Text and a line break on stdout."""
+        self.write(f"{printable(text) if sys.stdout.isatty() else text}\n")
 
     def json_line(self, value: object) -> None:
         """One JSON value on one line."""
@@ -59,11 +75,11 @@ class Terminal:
     def note(self, text: str) -> None:
         """A line that is not the result."""
         if not self.options.quiet:
-            self.aside(f"{text}\n")
+            self.aside(f"{printable(text)}\n")
 
     def warn(self, text: str) -> None:
         """A line that people should see even with `-q`."""
-        self.aside(f"{self.styled('Warning:', 'yellow')} {text}\n")
+        self.aside(f"{self.styled('Warning:', 'yellow')} {printable(text)}\n")
 
     def aside(self, text: str) -> None:
         """Text on stderr, at once."""
@@ -75,14 +91,14 @@ class Terminal:
         if self.options.json:
             self.json_line({"error": {"code": code, "message": message, "hint": hint}})
         else:
-            lines = (f"{self.styled('Error:', 'red')} {message}", hint)
+            lines = (f"{self.styled('Error:', 'red')} {printable(message)}", printable(hint))
             self.aside("".join(f"{line}\n" for line in lines if line))
 
-    def styled(self, text: str, style: Literal["red", "yellow", "dim"]) -> str:
+    def styled(self, text: str, style: Style) -> str:
         """Text for stderr, coloured if that is wanted and possible."""
         if self.options.no_color or not sys.stderr.isatty() or not wants_color():
             return text
-        return f"\x1b[{ {'red': 31, 'yellow': 33, 'dim': 2}[style] }m{text}\x1b[0m"
+        return f"\x1b[{ANSI[style]}m{text}\x1b[0m"
 
     def confirm(self, question: str) -> bool:
         """Ask, if there is somebody to ask and `-y` was not given; else yes."""
