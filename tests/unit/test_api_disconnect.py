@@ -10,7 +10,7 @@ from door import Door, scripted_door
 from scripted import ScriptedModel, say
 
 MESSAGES = [{"role": "user", "content": "hi"}]
-CALLS = {
+CALLS: dict[str, tuple[str, dict[str, object]]] = {
     "chat": ("/v1/chat/completions", {"messages": MESSAGES}),
     "choices": ("/v1/chat/completions", {"messages": MESSAGES, "n": 3}),
     "completions": ("/v1/completions", {"prompt": "x", "max_tokens": 100}),

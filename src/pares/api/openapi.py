@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from pares import __version__
 from pares.api.calls import Route
-from pares.api.failures import OLLAMA, surface_of
+from pares.api.failures import ANTHROPIC, CONTROL, OLLAMA, OPENAI, Surface, surface_of
 from pares.api.schemas import ErrorReply
 
 _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
@@ -19,6 +19,24 @@ _REF = "#/components/schemas/{name}"
 
 class OllamaError(msgspec.Struct, frozen=True):
     error: str
+
+
+class AnthropicErrorBody(msgspec.Struct, frozen=True):
+    type: str
+    message: str
+
+
+class AnthropicError(msgspec.Struct, frozen=True):
+    type: Literal["error"]
+    error: AnthropicErrorBody
+
+
+_ERRORS: Mapping[Surface, type] = {
+    CONTROL: ErrorReply,
+    OPENAI: ErrorReply,
+    OLLAMA: OllamaError,
+    ANTHROPIC: AnthropicError,
+}
 
 
 def _any(kind: type) -> dict[str, object]:
@@ -31,7 +49,7 @@ def _any(kind: type) -> dict[str, object]:
 def document(routes: Iterable[Route]) -> dict[str, object]:
     """Everything in the table that is not of the page."""
     routes = [route for route in routes if route.summary]
-    types: list[Any] = [ErrorReply, OllamaError]
+    types: list[Any] = list(_ERRORS.values())
     for route in routes:
         types += [route.body, route.answer, *(kind for _, kind in route.also)]
     types = [kind for kind in types if kind is not None]
@@ -95,7 +113,7 @@ def _responses(route: Route, schemas: Mapping[str, Any]) -> dict[str, object]:
     return {
         str(route.status): told(route.summary, route.answer, route.streams),
         **{str(status): told(route.summary, kind) for status, kind in route.also},
-        "default": told("Refused", OllamaError if surface_of(route.path) is OLLAMA else ErrorReply),
+        "default": told("Refused", _ERRORS[surface_of(route.path)]),
     }
 
 
