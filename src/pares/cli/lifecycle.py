@@ -25,6 +25,7 @@ from pares.errors import NodeUnreachable
 READY_S = 60.0
 STOP_S = 30.0
 LOOK_S = 0.05
+KEY_HINT = " Other machines need a key: `pares key new NAME`."
 
 Port = Annotated[
     int | None, typer.Option("--port", min=0, max=65535, help="Port of the API and the page; 0: a free one.")
@@ -79,9 +80,7 @@ def up(
 
     def announce(page: str) -> None:
         out.result(_up(os.getpid(), page, config), f"Pares is up: {page}")
-        out.note("Ctrl-C stops it.")
-        if lan:
-            out.note("Other machines need a key: `pares key new NAME`.")
+        out.note(f"Ctrl-C stops it.{KEY_HINT if lan else ''}")
         _open(page, config, out)
 
     found = asyncio.run(_already(config))
@@ -101,6 +100,7 @@ def up(
         ]
         started = _launch(config, arguments)
         out.result(started, f"Pares is up (process {started.pid}): {started.page}")
+        out.note(f"`pares down` stops it.{KEY_HINT if lan else ''}")
     else:
         raise typer.Exit(serve(config, announce))
 
