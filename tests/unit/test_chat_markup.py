@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pares.chat.harmony import Harmony
 from pares.chat.markup import MAX_ARGUMENTS, MAX_HEADER, MAX_NESTING, Calls, Item, Markup, Parser, Said
 from pares.chat.messages import CallArguments, CallBegun, Reasoning
-from pares.chat.reasoning import Tags
-from pares.chat.tools import BARE, HERMES, LLAMA, MISTRAL, Family
+from pares.chat.reasoning import Tags, tags_of
+from pares.chat.tools import BARE, HERMES, LLAMA, MISTRAL, PHI, Family
 
 THINK = Tags("<think>", "</think>")
 Make = Callable[[], Parser]
@@ -111,6 +111,8 @@ ARGUMENTS = '{"a": "}\\"{"}'
             '[TOOL_CALLS]f[ARGS]{"a": 1}[TOOL_CALLS]get_weather[CALL_ID]a1b2c3d4e[ARGS]{}',
             ['0:f{"a": 1}', "1:get_weather{}"],
         ),
+        (PHI, f"<|tool_call|>[{CALL}, {CALL}]<|/tool_call|>", [f"0:f{ARGUMENTS}", f"1:f{ARGUMENTS}"]),
+        (PHI, f"<|tool_call|> [{CALL}]", [f"0:f{ARGUMENTS}"]),
         (BARE, CALL, [f"0:f{ARGUMENTS}"]),
     ],
 )
@@ -184,6 +186,14 @@ def test_reasoning_that_the_prompt_began() -> None:
     assert told(both, f"Hm.</think>\n\n<tool_call>{CALL}</tool_call>") == ["(Hm.)", f"0:f{ARGUMENTS}"]
     again = f"<think>A</think><tool_call>{CALL}</tool_call><think>B</think>c"
     assert told(markup(HERMES, tags=THINK), again) == ["(A)", f"0:f{ARGUMENTS}", "(B)", "c"]
+
+
+def test_tags_of_other_families() -> None:
+    gemma = markup(tags=tags_of("{{ '<|channel>thought\\n<channel|>' }}"))
+    assert told(gemma, "<|channel>thought\nHm.<channel|>4") == ["(Hm.)", "4"]
+    mistral = markup(MISTRAL, tags=tags_of("[THINK]"))
+    assert told(mistral, "[THINK]Hm.[/THINK][TOOL_CALLS]f[ARGS]{}") == ["(Hm.)", "0:f{}"]
+    assert tags_of("<|im_start|>") is None
 
 
 def test_stop_strings_end_the_text_but_not_the_reasoning_or_a_call() -> None:
@@ -290,7 +300,7 @@ fragments = st.sampled_from(
 parsers = st.one_of(
     st.builds(
         markup,
-        st.sampled_from([None, HERMES, LLAMA, MISTRAL, BARE]),
+        st.sampled_from([None, HERMES, LLAMA, MISTRAL, PHI, BARE]),
         stop=st.sampled_from([(), ("STOP",), ("\n", "STOP"), ("}",)]),
         tags=st.sampled_from([None, THINK]),
         thinking=st.booleans(),

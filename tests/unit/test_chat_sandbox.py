@@ -260,7 +260,7 @@ def outcome(template: Template, variables: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(messages=messages, tools=tools)
 def test_real_templates_say_what_they_say_without_a_meter(
     name: str, messages: list[object], tools: list[object] | None
@@ -309,7 +309,7 @@ fragments = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(fragments, max_size=12).map("".join) | st.text(max_size=60))
 @example("{{ x }}")
 def test_any_source_renders_or_gives_a_named_error(source: str) -> None:

@@ -114,8 +114,9 @@ def test_model_without_a_template_gets_the_plain_one() -> None:
 
 
 def test_template_for_tools_is_chosen_with_tools() -> None:
-    templates = {"default": "a", "tool_use": "b"}
-    assert [choose(templates, tools=tools) for tools in (True, False)] == ["b", "a"]
+    templates = {"default": "a", "tool_use": TEMPLATES["hermes"]}
+    assert [choose(templates, tools=tools) for tools in (True, False)] == [TEMPLATES["hermes"], "a"]
+    assert choose({"default": "a", "tool_use": "{{ tools }} in a form of its own"}, tools=True) == "a"
     assert choose({"rag": "c"}, tools=False) == "c"
 
 

@@ -15,13 +15,13 @@ from pares.chat.tools import (
     HERMES,
     LLAMA,
     MISTRAL,
+    PHI,
     Family,
     call_schema,
     family_of,
     header_begins,
     header_in,
     in_plain_text,
-    knows_tools,
     loose_calls,
 )
 
@@ -36,22 +36,23 @@ HEADERS = [
 
 
 @pytest.mark.parametrize(
-    ("name", "family", "knows"),
+    ("name", "family"),
     [
-        ("qwen", HERMES, True),
-        ("hermes", HERMES, True),
-        ("llama3", LLAMA, True),
-        ("mistral", MISTRAL, True),
-        ("chatml", HERMES, False),
-        ("gemma", HERMES, False),
+        ("qwen", HERMES),
+        ("hermes", HERMES),
+        ("llama3", LLAMA),
+        ("mistral", MISTRAL),
+        ("chatml", None),
+        ("gemma", None),
+        (PLAIN, None),
+        ("{{ tools | tojson }}<|tool_call|>", PHI),
+        ("{{ tools | tojson }}<tool_call>{name}<arg_key>", None),
+        ("{{ tools | tojson }}<tool_call><function={name}>", None),
+        ("{{ tools | tojson }} Action:", None),
     ],
 )
-def test_family_is_recognised_from_the_template(name: str, family: Family, knows: bool) -> None:
-    assert (family_of(TEMPLATES[name]), knows_tools(TEMPLATES[name])) == (family, knows)
-
-
-def test_plain_template_knows_no_tools() -> None:
-    assert not knows_tools(PLAIN)
+def test_family_is_recognised_from_the_template(name: str, family: Family | None) -> None:
+    assert family_of(TEMPLATES.get(name, name)) == family
 
 
 @pytest.mark.parametrize("text", HEADERS)

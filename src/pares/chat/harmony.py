@@ -19,7 +19,7 @@ MAX_HEADER = 512
 MAX_ARGUMENTS = 1 << 20
 
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
-_RECIPIENT = re.compile(r"to=functions\.([\w.-]{1,128})")
+_RECIPIENT = re.compile(r"to=functions\.([\w.:/-]{1,128})")
 
 
 def speaks_harmony(source: str) -> bool:

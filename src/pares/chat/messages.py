@@ -56,10 +56,10 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """The answer is JSON of this schema; `{}` is any JSON object."""
     thinking: bool | None = None
     """Ask a model that can think to do so or not; None leaves it to its template."""
-    reasoning_effort: str = ""
-    """How hard to think, in the words of the model's template (such as `low`, `medium`, `high`); empty: its default."""
     continue_last: bool = False
     """The last message is an unfinished assistant turn: go on with it, without a new turn."""
+    reasoning_effort: str = ""
+    """How hard to think, in the words of the model's template (such as `low`, `medium`, `high`); empty: its default."""
 
 
 class CompletionRequest(msgspec.Struct, frozen=True):

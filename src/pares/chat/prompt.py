@@ -73,7 +73,7 @@ def prompt_for(facts: ModelFacts, vocabulary: Vocabulary, request: ChatRequest, 
 
     stop = (*request.stop, *(template.PLAIN_STOP if source == template.PLAIN else ()))
     names = [tool.name for tool in enforced or offered]
-    family = tools.BARE if schema is not None else tools.family_of(source)
+    family = tools.BARE if schema is not None else tools.family_of(source) or tools.HERMES
 
     def parser(new_id: Callable[[], str]) -> Parser:
         # A grammar ends a call that it enforces by itself, and then the generation ends as all do.
@@ -89,7 +89,7 @@ def prompt_for(facts: ModelFacts, vocabulary: Vocabulary, request: ChatRequest, 
             strip=source == template.PLAIN and not request.continue_last,
         )
 
-    markers = harmony.MARKERS if speaks_harmony else (tools.MARKERS if names else frozenset()) | frozenset(tags or ())
+    markers = harmony.MARKERS if speaks_harmony else (tools.MARKERS if names else frozenset()) | reasoning.markers(tags)
     return Prompt(text, stop, schema, trigger, parser, markers)
 
 
@@ -144,7 +144,7 @@ def _rendered(
     messages = list(request.messages)
     if request.continue_last and messages.pop().role != "assistant":
         raise BadRequest("Only an answer can be continued: the last message is not the assistant's.", param="messages")
-    if not tools.knows_tools(source):
+    if tools.family_of(source) is None and not harmony.speaks_harmony(source):
         messages, offered = tools.in_plain_text(messages, offered), ()
     variables: dict[str, object] = {
         "add_generation_prompt": True,

@@ -19,12 +19,18 @@ TAGS = (
     Tags("[THINK]", "[/THINK]"),
     Tags("<|START_THINKING|>", "<|END_THINKING|>"),
     Tags("<seed:think>", "</seed:think>"),
+    Tags("<|channel>thought", "<channel|>"),
 )
 
 
 def tags_of(source: str) -> Tags | None:
     """The tags a model thinks between, if its template speaks of any: other models may write such tags as text."""
     return next((tags for tags in TAGS if tags.open in source or tags.close in source), None)
+
+
+def markers(tags: Tags | None) -> frozenset[str]:
+    """Texts of the control tokens that these tags may begin with or be."""
+    return frozenset() if tags is None else frozenset({*tags, tags.open.removesuffix("thought")})
 
 
 def is_open(prompt: str, tags: Tags | None) -> bool:

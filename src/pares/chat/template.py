@@ -14,7 +14,7 @@ from jinja2.exceptions import SecurityError
 from pares.chat.messages import Message, Tool, ToolCall
 from pares.chat.metering import TooCostly
 from pares.chat.sandbox import Sandbox
-from pares.chat.tools import MISTRAL, described
+from pares.chat.tools import MISTRAL, described, family_of
 from pares.errors import BadRequest, BrokenModelFile
 
 PLAIN = (
@@ -43,9 +43,11 @@ class Refusal(TemplateError):
 
 
 def choose(templates: Mapping[str, str], *, tools: bool) -> str:
-    """The source to use: the one made for tools where tools are given and there is one; `PLAIN` if there is none."""
-    named = templates.get("tool_use") if tools else None
-    return named or templates.get("default") or next(iter(templates.values()), PLAIN)
+    """The source to use: with tools the one made for them, if what it makes of them can be read; `PLAIN` for none."""
+    named = templates.get("tool_use", "") if tools else ""
+    if named and family_of(named):
+        return named
+    return templates.get("default") or next(iter(templates.values()), PLAIN)
 
 
 def render(
@@ -119,7 +121,7 @@ def _render(
     except SecurityError as error:
         raise _forbidden(error) from error
     except _RAISED as error:
-        message = f"The chat template of this model cannot express this conversation: {error}"
+        message = f"The chat template of this model cannot express this conversation: {_short(error)}"
         raise BadRequest(message, param="messages") from error
 
 
@@ -135,15 +137,19 @@ def _compiled(source: str) -> Template:
     except SecurityError as error:
         raise _forbidden(error) from error
     except (*_RAISED, SyntaxError, RecursionError, MemoryError) as error:
-        raise BrokenModelFile(f"The chat template of this model is not one: {error}") from error
+        raise BrokenModelFile(f"The chat template of this model is not one: {_short(error)}") from error
 
 
 def _forbidden(error: SecurityError) -> BrokenModelFile:
-    return BrokenModelFile(f"The chat template of this model does what a template may not: {error}")
+    return BrokenModelFile(f"The chat template of this model does what a template may not: {_short(error)}")
 
 
 def _refused(refusal: Refusal) -> BadRequest:
-    return BadRequest(f"This model cannot take such a conversation: {refusal}", param="messages")
+    return BadRequest(f"This model cannot take such a conversation: {_short(refusal)}", param="messages")
+
+
+def _short(error: BaseException) -> str:
+    return str(error)[:500]
 
 
 def _refuse(message: object) -> str:

@@ -25,25 +25,28 @@ LLAMA = Family("<|python_tag|>")
 """Llama 3: `{"name": ..., "parameters": {...}}`, sometimes behind a marker."""
 MISTRAL = Family("[TOOL_CALLS]")
 """Mistral: `[TOOL_CALLS][{"name": ..., "arguments": {...}}]`, or `[TOOL_CALLS]name[ARGS]{...}` in newer ones."""
+PHI = Family("<|tool_call|>", "<|/tool_call|>")
+"""Phi 4 and Granite: `<|tool_call|>[{"name": ..., "arguments": {...}}]`, and a closing marker in Phi."""
 BARE = Family()
 """JSON alone: what a grammar enforces."""
 
-MARKERS = frozenset({"[ARGS]", "[CALL_ID]", *HERMES, *LLAMA, *MISTRAL} - {""})
+MARKERS = frozenset({"[ARGS]", "[CALL_ID]", *HERMES, *LLAMA, *MISTRAL, *PHI} - {""})
 """All markers; in some vocabularies they are control tokens."""
 
 
-def family_of(source: str) -> Family:
-    """The family whose calls the template writes; Hermes where it knows none, as we then teach the model that."""
+def family_of(source: str) -> Family | None:
+    """The family whose calls a template writes; None if it knows no tools, or writes calls that nothing here reads."""
+    if not re.search(r"\btools\b", source):
+        return None
     if MISTRAL.open in source:
         return MISTRAL
-    if HERMES.open not in source and (LLAMA.open in source or '"parameters"' in source):
+    if HERMES.open in source:
+        return None if "<arg_key>" in source or "<function=" in source else HERMES
+    if PHI.open in source:
+        return PHI
+    if LLAMA.open in source or ('"name"' in source and '"parameters"' in source):
         return LLAMA
-    return HERMES
-
-
-def knows_tools(source: str) -> bool:
-    """Whether a template writes the tools it is given into the prompt."""
-    return re.search(r"\btools\b", source) is not None
+    return None
 
 
 # Reading.
