@@ -41,6 +41,7 @@ async def answer(model: LocalModel, prompt: Sequence[TokenId], sampling: Samplin
     return [s.token async for s in model.generate(prompt, sampling, max_tokens=40) if s.token is not None]
 
 
+@pytest.mark.timeout(180)
 async def test_the_same_bytes_alone_beside_others_cached_restarted_and_on_more_threads(
     weights: Path, tmp_path: Path
 ) -> None:
