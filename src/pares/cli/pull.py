@@ -132,8 +132,9 @@ class _Tenths:
         tenth = 10 * status.bytes // status.total if status.total and status.state == "fetching" else 0
         if self._said != (status.state, tenth):
             self._said = status.state, tenth
-            how_far = f" {10 * tenth} % of {size(status.total)}" if status.total else ""
-            left = f", {duration(status.eta_s)} left" if status.eta_s and status.state == "fetching" else ""
+            fetching = status.state == "fetching"
+            how_far = f" {10 * tenth} % of {size(status.total)}" if status.total and fetching else ""
+            left = f", {duration(status.eta_s)} left" if status.eta_s and fetching else ""
             self._out.note(f"{status.name}: {status.state}{how_far}{left}")
 
 
