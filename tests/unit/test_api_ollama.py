@@ -170,9 +170,8 @@ async def test_errors_are_one_text_also_in_the_middle_of_a_stream(tmp_path: Path
         assert not any(line.get("done") for line in broken)
 
 
-@pytest.mark.parametrize(
-    ("path", "asked"),
-    [
+async def test_what_makes_no_sense_is_400(tmp_path: Path) -> None:
+    refused: list[tuple[str, dict[str, object]]] = [
         ("/api/chat", {"messages": USER}),
         ("/api/chat", body(messages=[{"role": "zork", "content": ""}])),
         ("/api/chat", body(messages=[{"role": "user", "content": "", "images": ["AA=="]}])),
@@ -185,15 +184,13 @@ async def test_errors_are_one_text_also_in_the_middle_of_a_stream(tmp_path: Path
         ("/api/create", {"model": "x", "from": "tiny\nSYSTEM y"}),
         ("/api/create", {"model": "x", "from": "tiny", "parameters": {"a b": 1}}),
         ("/api/copy", {"source": "tiny", "destination": "../x"}),
-    ],
-    ids=str,
-)
-async def test_what_makes_no_sense_is_400(tmp_path: Path, path: str, asked: dict[str, object]) -> None:
+    ]
     async with scripted_door(tmp_path) as door:
-        for stream in (False, True):
-            answer = await door.http.post(path, json={**asked, "stream": stream})
-            assert answer.status_code == 400
-            assert isinstance(answer.json()["error"], str)
+        for path, asked in refused:
+            for stream in (False, True):
+                answer = await door.http.post(path, json={**asked, "stream": stream})
+                assert answer.status_code == 400, asked
+                assert isinstance(answer.json()["error"], str)
 
 
 async def test_show_tells_what_tools_look_for(tmp_path: Path) -> None:

@@ -205,7 +205,9 @@ def _may_share(origin: str, path: str, origins: Sequence[str]) -> bool:
 
 
 def _preflight(origin: str, headers: Headers) -> dict[str, str]:
+    private = "access-control-request-private-network" in headers
     return {
+        **({"Access-Control-Allow-Private-Network": "true"} if private else {}),
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Methods": "GET, POST, DELETE",
         "Access-Control-Allow-Headers": headers.get("access-control-request-headers", ""),

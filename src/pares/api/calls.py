@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pares.api.auth import Gate, Need
-from pares.api.failures import encode, internal, refusal, surface_of
+from pares.api.failures import encode, internal, log, refusal, surface_of
 from pares.api.inventory import Inventory
 from pares.api.metrics import Metrics
 from pares.api.services import Services
@@ -157,6 +157,8 @@ class Endpoint:
             await while_connected(receive, work())
         except Exception as problem:  # noqa: BLE001 (the one fence: a bug in one request must not end the node)
             error = problem if isinstance(problem, ParesError) else internal(problem)
+            if error.status >= 500:
+                log.warning("request.failed", extra={"route": route.path, "code": error.code, "reason": error.message})
             if status == CLIENT_LEFT:
                 await refusal(error, surface)(scope, receive, counted_send)
             else:

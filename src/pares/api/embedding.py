@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pares.errors import BadRequest
 from pares.inference.generation import Model, TokenId
 
-Vectors = NDArray[np.float32]
-
 
 async def embed(
     model: Model, inputs: Sequence[str | Sequence[TokenId]], dimensions: int | None, *, param: str
-) -> tuple[Vectors, int]:
+) -> tuple[list[list[float]], int]:
     """One unit vector per input, and the number of tokens read. Raises BadRequest, ContextOverflow.
 
     Fewer `dimensions` than the model has are the first ones, made unit vectors again: exact for models trained so
@@ -25,11 +21,15 @@ async def embed(
     if dimensions is not None and dimensions > length:
         raise BadRequest(f"This model has {length} dimensions, not {dimensions}.", param="dimensions")
     tokens = [await _tokens(model, item, param) for item in inputs]
-    vectors = np.asarray(await model.embed(tokens), np.float32).reshape(len(tokens), -1)
+    vectors = await model.embed(tokens)
     if dimensions is not None and dimensions < length:
-        vectors = vectors[:, :dimensions]
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+        vectors = [_unit(vector[:dimensions]) for vector in vectors]
     return vectors, sum(map(len, tokens))
+
+
+def _unit(vector: list[float]) -> list[float]:
+    length = math.hypot(*vector) or 1.0
+    return [value / length for value in vector]
 
 
 async def _tokens(model: Model, given: str | Sequence[TokenId], param: str) -> Sequence[TokenId]:

@@ -114,13 +114,14 @@ class _Room:
     """What this machine has free, and which files are in memory, at one moment."""
 
     def __init__(self, services: Services, entries: tuple[ModelEntry, ...]) -> None:
-        machine = services.status().machine
+        status = services.status()
+        machine = status.machine
         self._settings = services.inference
         self._total = machine.memory_total
         self._free = max(0, machine.memory_free - self._settings.memory_reserve_bytes)
         paths = {entry.record.name.casefold(): entry.file.path for entry in entries if entry.file}
         self.loaded: dict[str, int] = {
-            paths[name]: loaded.memory_bytes for loaded in services.loaded() if (name := _base(loaded)) in paths
+            paths[name]: loaded.memory_bytes for loaded in status.loaded if (name := _base(loaded)) in paths
         }
         """Path to the memory of its worker."""
 

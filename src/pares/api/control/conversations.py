@@ -31,14 +31,14 @@ async def listed(call: Call[None]) -> Response:
 
 async def create(call: Call[ConversationChange]) -> Response:
     body = call.body
+    if body.leaf is not None:
+        raise BadRequest("A new conversation has no messages yet.", param="leaf")
     made = await call.services.conversations.create(
         title=body.title or "",
         model=body.model or "",
         system=body.system or "",
         settings=_settings(body),
     )
-    if body.leaf is not None:
-        raise BadRequest("A new conversation has no messages yet.", param="leaf")
     tell(call, made.id)
     return reply(Conversation(row_of(made), made.system, settings_of(made), None, ()), 201)
 
@@ -49,7 +49,6 @@ async def show(call: Call[None]) -> Response:
 
 async def change(call: Call[ConversationChange]) -> Response:
     body, conversation_id = call.body, call.path("id")
-    await call.services.conversations.get(conversation_id)
     await call.services.conversations.update(
         conversation_id,
         title=body.title,

@@ -133,12 +133,14 @@ async def _answer(
 
 def _waiting(call: Call[ReplyRequest], model: str) -> bytes:
     """What an answer is waiting for; empty while it is being computed."""
-    name = model.casefold()
-    for loaded in call.services.loaded():
-        if loaded.name.casefold() == name:
-            if loaded.state == "loading":
-                return _event("loading", {"progress": loaded.progress})
-            return _event("queued", {"place": loaded.waiting}) if loaded.waiting else b""
+    here = call.services.loaded()
+    named = [each for each in here if each.name.casefold() == model.casefold()]
+    # It may be in memory under another of its names.
+    for loaded in named or (here if len(here) == 1 else ()):
+        if loaded.state == "loading":
+            return _event("loading", {"progress": loaded.progress})
+        if loaded.waiting:
+            return _event("queued", {"place": loaded.waiting})
     return b""
 
 

@@ -20,10 +20,7 @@ async def embed_route(call: Call[EmbedBody]) -> Response:
     inputs = texts_or_tokens(body.input, "input") if body.input else []
     context = settle(body.options or {}).context
     async with call.services.use(model_name(body), context=context, keep_alive_s=keep_alive_s(body.keep_alive)) as used:
-        vectors, tokens = [], 0
-        if inputs:
-            found, tokens = await embed(used.model, inputs, body.dimensions or None, param="input")
-            vectors = found.tolist()
+        vectors, tokens = await embed(used.model, inputs, body.dimensions or None, param="input")
         return reply(
             {
                 "model": used.name,
@@ -42,4 +39,4 @@ async def embeddings_route(call: Call[EmbeddingsBody]) -> Response:
         if not body.prompt:
             return reply({"embedding": []})
         vectors, _ = await embed(used.model, [body.prompt], None, param="prompt")
-        return reply({"embedding": vectors[0].tolist()})
+        return reply({"embedding": vectors[0]})

@@ -71,7 +71,7 @@ async def _load_or_unload(call: Call[ChatBody | GenerateBody], empty: dict[str, 
         try:
             await call.services.unload(name)
         except NotFound:
-            await call.services.library.get(name)  # unloaded already, or unknown
+            await call.services.library.resolve(name)  # unloaded already, or unknown
     else:
         async with call.services.use(name, keep_alive_s=keep):
             pass

@@ -13,7 +13,7 @@ from pares.api.ollama.inputs import model_name
 from pares.api.ollama.schemas import PullBody
 from pares.api.streams import NDJSON, Stream, closing
 from pares.errors import Conflict
-from pares.swarm.pulls import Pull
+from pares.swarm.pulls import ENDS, Pull
 
 
 async def pull(call: Call[PullBody]) -> Response | Stream:
@@ -29,13 +29,14 @@ async def pull(call: Call[PullBody]) -> Response | Stream:
 
 async def _lines(call: Call[PullBody], source: str) -> AsyncGenerator[bytes, None]:
     pulls = call.services.pulls
+    under_way = {each.id for each in pulls.list() if each.state not in ENDS}
     pull = await pulls.start(source)
     told: dict[str, object] = {}
-    over = False
+    over = pull.id in under_way  # somebody else's: not ours to pause
     try:
         async with closing(pulls.watch(pull.id)) as changes:
             async for pull in changes:
-                over = pull.state in ("done", "paused", "failed")
+                over = over or pull.state in ENDS
                 line = _line(pull)
                 if line != told:
                     yield encode(line) + b"\n"
