@@ -67,11 +67,14 @@ class _Server(uvicorn.Server):
 class Node:
     """A running node. `async with Node(config) as node:`; it is ready then, and stopped afterwards.
 
+    A `passing` one serves a single command, and says so.
+
     Raises AlreadyRunning if another node has this home or the port that was asked for. It is the API's `Services`.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, passing: bool = False) -> None:
         self.config = config
+        self.passing = passing
         self.admin_token = secrets.token_urlsafe(32)
         self.url = ""
         self.stopping = asyncio.Event()
@@ -257,6 +260,7 @@ class Node:
                 pull.state in ("queued", "checking", "fetching", "verifying") for pull in self.pulls.list()
             ),
             models=len(self._models),
+            passing=self.passing,
         )
 
     async def doctor(self) -> Sequence[Check]:

@@ -184,3 +184,23 @@ def _read(terminal: int, *, until: bytes | None = None) -> bytes:
         except OSError:  # how Linux tells that nobody has the other end any more
             break
     return seen
+
+
+def test_up_does_not_take_the_passing_node_of_another_command_for_one_that_stays(
+    pares: Pares, environment: dict[str, str], smollm2: Path
+) -> None:
+    talk = subprocess.Popen(
+        [*COMMAND, "run", str(smollm2), "--temp", "0", "--verbose", "Tell a very long story."],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert talk.stdout is not None
+        assert talk.stdout.read(1), "it is answering"
+        up = pares("up", "-d", "--no-open", "--port", "0", "--json")
+        assert up.code == 6
+        assert "stops with it" in up.json["error"]["message"]
+    finally:
+        talk.send_signal(signal.SIGINT)
+        talk.communicate(timeout=DEADLINE_S)

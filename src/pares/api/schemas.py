@@ -75,6 +75,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     loaded: tuple[Loaded, ...]
     pulls_active: int
     models: int
+    passing: bool = False
+    """It runs for one command, and stops when that ends."""
 
 
 class Need(msgspec.Struct, frozen=True):

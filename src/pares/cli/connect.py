@@ -81,7 +81,7 @@ async def _node(config: Config, out: Terminal) -> AsyncIterator[Client]:
     from pares.node import Node
 
     private = load(config.home, flags={**config.flags, **PRIVATE})
-    async with Node(private) as node, Client(node.url, node.admin_token) as client:
+    async with Node(private, passing=True) as node, Client(node.url, node.admin_token) as client:
         yield client
 
 

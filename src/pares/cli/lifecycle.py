@@ -20,7 +20,7 @@ from pares.cli.connect import configure, lives, running, serve, terminal
 from pares.cli.figures import duration, facts, size
 from pares.cli.terminal import Terminal
 from pares.config import Config, has_display
-from pares.errors import NodeUnreachable
+from pares.errors import AlreadyRunning, NodeUnreachable
 
 READY_S = 60.0
 STOP_S = 30.0
@@ -164,6 +164,11 @@ async def _already(config: Config) -> Up | None:
         if found is None:
             return None
         client, told = found
+        if told.passing:
+            raise AlreadyRunning(
+                f"Another command is at work in {config.home}, and its node stops with it.",
+                hint="Wait until it ends, then try again.",
+            )
         return _up(told.pid, await _page(client), config, already_running=True)
 
 
