@@ -196,6 +196,8 @@ class Node:
         news.cancel()
         server.should_exit = True
         await serving
+        if cut_off := server.server_state.tasks:  # what they have written so far is still to be kept
+            await asyncio.wait(cut_off, timeout=GRACE_S)
 
     def shutdown(self) -> None:
         """See `Services.shutdown`."""
