@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import zipfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from pares.config import Config, load
 from pares.errors import NotFound, WorkerDied
 from pares.inference.generation import Sampling, Step, TokenId
 from pares.node import Node
+from pares.store.conversations import StoredMessage
 from scripted import CHATML, Asked, ScriptedModel
 from ui.answers import answer_to
 
@@ -48,11 +49,12 @@ class TalkingModel(ScriptedModel):
 
     def __init__(self, pace_s: float = 0.0, context: int = 4096) -> None:
         super().__init__(self._choose, template=THINKING, context=context)
+        self.hold_at_once = False
         self._pace_s = pace_s
 
     def _choose(self, asked: Asked) -> str:
         question = asked.prompt.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0].lower()
-        self.hold_after = HELD_AFTER if "hold" in question else None
+        self.hold_after = 0 if self.hold_at_once else HELD_AFTER if "hold" in question else None
         self.fail_after = HELD_AFTER if "fail" in question else None
         self.failure = WorkerDied("The process that held the model ended.", hint="Try again: it is started anew.")
         self.go.clear()
@@ -71,9 +73,9 @@ class TalkingModel(ScriptedModel):
 class ScriptedNode(Node):
     """The node, but for its engine."""
 
-    def __init__(self, config: Config, pace_s: float = 0.0) -> None:
+    def __init__(self, config: Config, pace_s: float = 0.0, context: int = 4096) -> None:
         super().__init__(config)
-        self.model = TalkingModel(pace_s)
+        self.model = TalkingModel(pace_s, context)
         self.in_memory: dict[str, Loaded] = {}
         self.may_load = asyncio.Event()
         self.may_load.set()
@@ -137,12 +139,13 @@ class PageNode:
         *,
         starter: Path | None = None,
         pace_s: float = 0.0,
+        context: int = 4096,
         port: int = 0,
         settings: Mapping[str, object] | None = None,
     ) -> None:
         self.home, self.models, self.port = home, models, port
         self.index = Index(starter, home.parent / "index") if starter else None
-        self._pace_s = pace_s
+        self._make = partial(ScriptedNode, pace_s=pace_s, context=context)
         self._settings = dict(settings or {})
         self._token = "the same after a restart"
         self._running = threading.Event()
@@ -191,8 +194,20 @@ class PageNode:
         for name, row in self.node.in_memory.items():
             self.node.in_memory[name] = msgspec.structs.replace(row, waiting=waiting)
 
-    def _call(self, function: object) -> None:
-        self._loop.call_soon_threadsafe(function)  # type: ignore[arg-type]
+    def keep(self, question: str, answer: str) -> str:
+        """A conversation that was had before; its id."""
+
+        async def keep() -> str:
+            store = self.node.conversations
+            made = await store.create(title=question, model="scripted")
+            asked = await store.add(made.id, StoredMessage(role="user", content=question))
+            await store.add(made.id, StoredMessage(role="assistant", parent_id=asked.id, content=answer, model="scripted"))
+            return made.id
+
+        return asyncio.run_coroutine_threadsafe(keep(), self._loop).result(WAIT_S)
+
+    def _call(self, function: Callable[[], object]) -> None:
+        self._loop.call_soon_threadsafe(function)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -200,7 +215,7 @@ class PageNode:
         async with _serving(self.index) as index_url:
             if index_url:
                 flags["swarm.index_url"] = index_url
-            self.node = ScriptedNode(load(self.home, flags=flags, environment={}), self._pace_s)
+            self.node = self._make(load(self.home, flags=flags, environment={}))
             self.node.admin_token = self._token
             async with self.node:
                 self.port = int(self.node.url.rpartition(":")[2])

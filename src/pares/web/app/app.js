@@ -67,6 +67,9 @@ function ReconnectBar() {
     </div>`;
 }
 
+const Note = () => html`<div class="note" role="status">${note.value && html`<p>${note.value}</p>`}</div>`;
+const Spoken = () => html`<div class="unseen" role="status">${spoken.value}</div>`;
+
 /** @param {{onClose: () => void}} props */
 const Keys = ({ onClose }) => html`
   <${Dialog} title=${t("keys.title")} onClose=${onClose}>
@@ -87,8 +90,8 @@ export function App() {
       const typing = event.target instanceof Element && event.target.matches("input, textarea, select");
       const control = event.ctrlKey || event.metaKey;
       const act = control && event.key.toLowerCase() === "k" ? () => {
-        go("chat");
-        requestAnimationFrame(findConversation);
+        if (route.value[0] !== undefined && route.value[0] !== "chat") go("chat");
+        findConversation();
       } : control && event.shiftKey && event.key.toLowerCase() === "o" ? () => go("chat")
         : typing || control || event.altKey ? null
           : event.key === "?" ? () => setHelp(true)
@@ -119,7 +122,6 @@ export function App() {
         </main>
       </div>
     </div>
-    <div class="note" role="status">${note.value && html`<p>${note.value}</p>`}</div>
-    <div class="unseen" role="status">${spoken.value}</div>
+    <${Note} /><${Spoken} />
     ${help && html`<${Keys} onClose=${() => setHelp(false)} />`}`;
 }

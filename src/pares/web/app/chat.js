@@ -3,12 +3,12 @@
 import { effect, html, signal, useEffect, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
 import { again, capabilities, current, isTemporary, model, open, openFault, refused, reply, send, shown, stop } from "./chat_state.js";
 import { Composer } from "./composer.js";
-import { Conversations } from "./conversations.js";
+import { Conversations, finding } from "./conversations.js";
 import { Drawer } from "./drawer.js";
 import { Icon } from "./icons.js";
-import { AnswerTurn, LiveTurn, UserTurn } from "./message.js";
+import { AnswerTurn, UserTurn } from "./message.js";
 import { Picker } from "./picker.js";
-import { href } from "./router.js";
+import { href, rename } from "./router.js";
 import { models } from "./state.js";
 import { t } from "./strings.js";
 import { Fault } from "./ui.js";
@@ -43,8 +43,8 @@ const chosen = () => narrow.value && showList(false);
 
 /** Open the list and search in it. */
 export function findConversation() {
+  finding.value = true;
   showList(true);
-  requestAnimationFrame(() => document.getElementById("search")?.focus());
 }
 
 function Empty() {
@@ -86,16 +86,17 @@ function Turns({ editing, onEdit }) {
     atEnd.current = scrollHeight - scrollTop - clientHeight < NEAR_THE_END;
     setAway(!atEnd.current);
   };
+  const turns = nodes.map((node, i) => node.role === "assistant"
+    ? html`<${AnswerTurn} key=${node.id} node=${node} writing=${null} last=${!writing && i === nodes.length - 1} />`
+    : html`<${UserTurn} key=${node.id} node=${node} editing=${editing === node.id} onEdit=${onEdit} />`);
+  if (writing) turns.push(html`<${AnswerTurn} key=${writing.id.value} node=${null} writing=${writing} last />`);
   return html`
     <div class="talk">
       <section ref=${box} class="log" aria-label=${t("chat.log")} tabindex="0" onScroll=${onScroll}>
         <div ref=${inner} class="turns">
           ${!nodes.length && !writing && html`<${Empty} />`}
-          ${nodes.map((node, i) => node.role === "assistant"
-            ? html`<${AnswerTurn} key=${node.id} node=${node} last=${!writing && i === nodes.length - 1} />`
-            : html`<${UserTurn} key=${node.id} node=${node} editing=${editing === node.id} onEdit=${onEdit} />`)}
+          ${turns}
           ${!writing && nodes.at(-1)?.role === "user" && html`<${Unanswered} />`}
-          ${writing && html`<${LiveTurn} key=${writing.assistantId || "live"} writing=${writing} />`}
         </div>
       </section>
       ${away && html`<button type="button" class="to-end quiet" onClick=${toEnd}><${Icon} name="down" />${t("chat.to_end")}</button>`}
@@ -126,6 +127,16 @@ function Header() {
     </header>`;
 }
 
+/** Where it lies over the chat, the focus goes into it. */
+function List() {
+  const aside = useRef(/** @type {HTMLElement | null} */ (null));
+  useEffect(() => {
+    if (narrow.value && !finding.value) aside.current?.focus();
+  }, []);
+  return html`<aside ref=${aside} class="conversations" tabindex="-1" aria-label=${t("list.label")}>
+    <${Conversations} onChoose=${chosen} /></aside>`;
+}
+
 /** @param {{id: string}} props of the conversation; empty for a new one */
 export function Chat({ id }) {
   const area = useRef(/** @type {HTMLTextAreaElement | null} */ (null));
@@ -133,26 +144,30 @@ export function Chat({ id }) {
   useEffect(() => {
     setEditing(null);
     open(id);
-    if (!narrow.value) area.current?.focus();
+    if (!narrow.value && !finding.value) area.current?.focus();
   }, [id]);
   useEffect(() => {
     // The first message gives a new conversation its name and its address.
     const made = current.value.row.id;
-    if (!id && made) history.replaceState(null, "", href("chat", made));
+    if (!id && made) rename("chat", made);
   }, [current.value.row.id]);
 
-  /** @param {KeyboardEvent} event */
-  const onKeyDown = (event) => {
-    if (event.key !== "Escape" || document.querySelector(":popover-open, dialog[open]")) return;
-    if (reply.value) stop();
-    else if (narrow.value && listOpen.value) showList(false);
-    else if (drawerOpen.value) drawerOpen.value = false;
-  };
+  useEffect(() => {
+    /** @param {KeyboardEvent} event */
+    const onKeyDown = (event) => {
+      if (event.key !== "Escape" || document.querySelector(":popover-open, dialog[open]")) return;
+      if (narrow.value && listOpen.value) showList(false);
+      else if (reply.value) stop();
+      else drawerOpen.value = false;
+    };
+    addEventListener("keydown", onKeyDown);
+    return () => removeEventListener("keydown", onKeyDown);
+  }, []);
   const editLast = () => setEditing(shown.value.findLast((node) => node.role === "user")?.id ?? null);
   const covered = narrow.value && (listOpen.value || drawerOpen.value);
   return html`
-    <div class=${`chat ${listOpen.value ? "with-list" : ""} ${drawerOpen.value ? "with-drawer" : ""}`} onKeyDown=${onKeyDown}>
-      ${listOpen.value && html`<aside class="conversations" aria-label=${t("list.label")}><${Conversations} onChoose=${chosen} /></aside>`}
+    <div class=${`chat ${listOpen.value ? "with-list" : ""} ${drawerOpen.value ? "with-drawer" : ""}`}>
+      ${listOpen.value && html`<${List} />`}
       ${covered && html`<div class="scrim" onClick=${() => {
         showList(false);
         drawerOpen.value = false;

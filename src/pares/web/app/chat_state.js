@@ -55,7 +55,7 @@ export const capabilities = signal(null);
 effect(() => {
   const name = model.value;
   capabilities.value = null;
-  if (!name || !connected.value) return;
+  if (!connected.value || !chatModels.value.some((row) => row.name === name)) return;
   call("GET", `/models/${part(name)}`).then((detail) => {
     if (model.value === name) capabilities.value = detail.capabilities;
   }, () => {}); // a model that cannot be read says so when it is used
@@ -178,7 +178,8 @@ async function ask(request) {
 /** @param {string} id @param {Reply} writing @param {import("./replies.js").Piece} piece */
 function take(id, writing, { event, data }) {
   if (event === "begun") {
-    writing.assistantId = data.assistant_id;
+    writing.begun = true;
+    writing.id.value = data.assistant_id;
     writing.model = data.model;
     if (data.user) {
       writing.user = data.user;
@@ -200,10 +201,10 @@ function take(id, writing, { event, data }) {
 /** @param {string} id @param {Reply} writing @param {unknown} fault null: the node ended the stream */
 function breakOff(id, writing, fault) {
   const stopped = writing.abort.signal.aborted;
-  if (writing.assistantId) {
+  if (writing.begun) {
     const error = stopped ? null : asApiError(fault ?? new ApiError(0, { message: t("chat.cut_off") }));
     put(id, writing.brokenOff(stopped ? "stopped" : "failed", error?.message ?? ""));
-    if (error) faults.value = new Map(faults.value).set(writing.assistantId, error);
+    if (error) faults.value = new Map(faults.value).set(writing.id.value, error);
   } else if (current.value.row.id === id) {
     const content = writing.request.content ?? "";
     if (!stopped) refused.value = { error: asApiError(fault), content };

@@ -1,6 +1,6 @@
 /** The list of conversations: search, rename, export, import, delete. */
 
-import { html, useRef, useSignalEffect, useState } from "../vendor/preact.js";
+import { html, signal, useEffect, useRef, useSignalEffect, useState } from "../vendor/preact.js";
 import { tell } from "./announce.js";
 import { ApiError, address, asApiError, call, part } from "./api.js";
 import { TEMPORARY, close as closeChat, current, isAnswering } from "./chat_state.js";
@@ -13,6 +13,9 @@ import { Confirm, Dialog, Fault, MenuItem, Popover, useAction } from "./ui.js";
 /** @import { ConversationRow } from "./types.js" */
 
 const SEARCH_MS = 200;
+
+/** Whether the search is to get the focus as soon as it is there. */
+export const finding = signal(false);
 const DAY_MS = 86_400_000;
 
 /** @param {ConversationRow} row */
@@ -58,13 +61,13 @@ function Item({ row, onChoose }) {
   const open = current.value.row.id === row.id;
   const title = row.title || t("list.untitled");
   const remove = async () => {
+    if (open) {
+      closeChat(); // first, or the news of its end makes the page ask for it again
+      go("chat");
+    }
     await call("DELETE", `/conversations/${part(row.id)}`);
     await fetchConversations();
     tell(t("list.deleted", { title }));
-    if (open) {
-      closeChat();
-      go("chat");
-    }
   };
   const file = (/** @type {"md" | "json"} */ format) => address(`/conversations/${part(row.id)}/export?format=${format}`);
   return html`
@@ -124,12 +127,17 @@ export function Conversations({ onChoose }) {
     clearTimeout(timer.current);
     timer.current = setTimeout(() => fetchConversations().catch((fault) => tell(asApiError(fault).message)), SEARCH_MS);
   });
+  const field = useRef(/** @type {HTMLInputElement | null} */ (null));
+  useEffect(() => {
+    if (finding.value) field.current?.focus();
+    finding.value = false;
+  }, [finding.value]);
   const rows = conversations.value ?? [];
   const groups = Map.groupBy(rows, age);
   return html`
     <div class="list-head">
       <a class="button" href=${href("chat")} onClick=${onChoose}><${Icon} name="add" />${t("list.new")}</a>
-      <input type="search" id="search" class="find" aria-label=${t("list.search")} placeholder=${t("list.search")} value=${search.value}
+      <input ref=${field} type="search" class="find" aria-label=${t("list.search")} placeholder=${t("list.search")} value=${search.value}
         onInput=${(/** @type {any} */ event) => (search.value = event.target.value)} />
     </div>
     <nav class="list" aria-label=${t("list.label")}>

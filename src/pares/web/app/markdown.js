@@ -13,6 +13,7 @@ const LINK_SCHEMES = ["http:", "https:", "mailto:"];
 const MAX_DEPTH = 20;
 /** A paragraph longer than anyone writes stays plain text: cutting it up takes time that grows with its square. */
 const MAX_PROSE = 10_000;
+const PIECES = new RegExp(`[^]{1,${MAX_PROSE}}`, "gu");
 const MAX_HIGHLIGHT = 60_000;
 const ENTITIES = new Map(Object.entries({
   amp: "&", apos: "'", copy: "©", deg: "°", euro: "€", gt: ">", hellip: "…", laquo: "«", ldquo: "“", lsquo: "‘",
@@ -35,8 +36,12 @@ export function safeLink(address) {
   return url && LINK_SCHEMES.includes(url.protocol) ? url.href : null;
 }
 
-/** @param {string} text */
-const plain = (text) => html`<p class="plain">${text}</p>`;
+/** Text as it is. What is longer than any screen is cut into pieces that are laid out when they come into view. @param {string} text */
+function plain(text) {
+  if (text.length <= MAX_PROSE) return html`<p class="plain">${text}</p>`;
+  const pieces = text.match(PIECES) ?? [];
+  return html`<div>${pieces.map((piece) => html`<p class="plain piece">${piece}</p>`)}</div>`;
+}
 
 /** @param {any} node a scope or a string of highlight.js */
 const painted = (node) => typeof node === "string"
@@ -94,10 +99,11 @@ function block(token, depth, closed = true) {
     case "checkbox":
       return null;
     case "heading":
-      return html`<div class=${`h h${token.depth}`} role="heading" aria-level=${Math.min(token.depth + 2, 6)}>
+      return html`<div class=${`h h${token.depth}`} role="heading" aria-level=${Math.max(3, Math.min(token.depth + 1, 6))}>
         ${inline(token.tokens, depth + 1)}</div>`;
     case "paragraph":
-      return html`<p>${inline(token.tokens, depth + 1)}</p>`;
+      return token.tokens[0]?.type === "long"
+        ? plain(token.raw) : html`<p>${inline(token.tokens, depth + 1)}</p>`;
     case "text":
       return token.tokens ? inline(token.tokens, depth + 1) : withoutEntities(token.text);
     case "code":
@@ -120,6 +126,7 @@ const blocks = (tokens, depth) => tokens.map((token) => block(token, depth));
 
 /** @param {any} token @param {number} depth */
 function span(token, depth) {
+  if (token.type === "long") return plain(token.raw);
   if (depth > MAX_DEPTH) return token.raw;
   switch (token.type) {
     case "text":
@@ -161,7 +168,7 @@ function lex(text) {
   try {
     lexer.blockTokens(text, lexer.tokens);
     for (const { src, tokens } of lexer.inlineQueue) {
-      if (src.length > MAX_PROSE) tokens.push({ type: "plain", raw: src });
+      if (src.length > MAX_PROSE) tokens.push({ type: "long", raw: src });
       else lexer.inlineTokens(src, tokens);
     }
     return lexer.tokens;

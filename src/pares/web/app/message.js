@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 import { again, current, edit, faults, goOn, isTemporary, reply, select } from "./chat_state.js";
-import { count, decimal, duration, moment, percent } from "./format.js";
+import { decimal, duration, moment, percent } from "./format.js";
 import { Icon } from "./icons.js";
 import { Markdown } from "./markdown.js";
 import { href } from "./router.js";
@@ -48,7 +48,7 @@ function Editor({ node, onDone }) {
   /** @param {KeyboardEvent} event */
   const onKeyDown = (event) => {
     if (event.key === "Escape") {
-      event.stopPropagation();
+      event.stopPropagation(); // it ends the editing, and not an answer
       onDone();
     } else if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
@@ -84,7 +84,7 @@ export function UserTurn({ node, editing, onEdit }) {
     </article>`;
 }
 
-/** @param {{text: string, label: string, open?: boolean}} props */
+/** @param {{text: string, label: string}} props */
 const Thinking = ({ text, label }) => html`
   <details class="thinking"><summary>${label}</summary><div class="plain" dir="auto">${text}</div></details>`;
 
@@ -105,42 +105,6 @@ const Making = ({ node }) => html`
       </dl>`}
   <//>`;
 
-/** @param {{node: MessageNode, last: boolean}} props */
-export function AnswerTurn({ node, last }) {
-  const failed = node.state === "failed";
-  const fault = failed ? faults.value.get(node.id) ?? { message: node.error || t("chat.failed") } : null;
-  const busy = reply.value !== null;
-  const limit = current.value.settings.max_tokens;
-  const unfinished = node.content !== "" && (node.state !== "complete" || (limit && node.generated_tokens >= limit));
-  return html`
-    <article class=${`turn answer ${last ? "last" : ""}`} aria-label=${t("chat.answer_of", { model: node.model })}>
-      <div class="who">${node.model}</div>
-      ${node.reasoning && html`<${Thinking} text=${node.reasoning} label=${t("chat.thought")} />`}
-      <${Markdown} text=${node.content} />
-      ${fault && html`
-        <${Fault} error=${fault}>
-          <button type="button" class="quiet" disabled=${busy} onClick=${() => again(node)}>${t("chat.retry")}</button>
-          <a class="button quiet" href=${href("settings", "doctor")}>${t("chat.run_doctor")}</a>
-        <//>`}
-      <div class="meta">
-        <span class="hop"><${Icon} name="pc" />${t("chat.this_pc")}</span>
-        ${node.generated_tokens > 0 && html`<span>${t("chat.tokens", { n: node.generated_tokens })}</span>`}
-        ${node.tokens_per_s > 0 && html`<span>${t("chat.speed", { n: decimal(node.tokens_per_s) })}</span>`}
-        ${node.state === "stopped" && html`<span class="state"><${Icon} name="stop" />${t("chat.stopped_word")}</span>`}
-        <span class="tools">
-          <${Versions} node=${node} />
-          ${node.generated_tokens > 0 && html`<${Making} node=${node} />`}
-          <${CopyButton} class="later" text=${node.content} label=${t("chat.copy_answer")} />
-          <button type="button" class="tool later" aria-label=${t("chat.retry")} title=${t("chat.retry")} disabled=${busy}
-            onClick=${() => again(node)}><${Icon} name="retry" /></button>
-          ${last && unfinished && !isTemporary.value && html`
-            <button type="button" class="tool" disabled=${busy} onClick=${() => goOn(node)}>
-              <${Icon} name="play" /><span>${t("chat.go_on")}</span></button>`}
-        </span>
-      </div>
-    </article>`;
-}
-
 /** What is awaited, and from whom. @param {{phase: import("./replies.js").Phase, model: string}} props */
 function Waiting({ phase, model }) {
   if (phase.name === "loading") {
@@ -151,22 +115,66 @@ function Waiting({ phase, model }) {
   if (phase.name === "queued") {
     return html`<div class="waiting">${t("chat.queued", { n: phase.place ?? 1 })}</div>`;
   }
-  return phase.name === "sending" ? html`<div class="waiting">${t("chat.reading", { model })}<span class="caret" /></div>` : null;
+  return phase.name === "sending"
+    ? html`<div class="waiting">${t("chat.reading", { model })}<span class="caret" /></div>` : null;
 }
 
-/** @param {{writing: Reply}} props */
-export function LiveTurn({ writing }) {
-  const phase = writing.phase.value;
-  const text = writing.text.value;
-  const reasoning = writing.reasoning.value;
-  const words = reasoning.split(/\s+/).length;
+/** What went into an answer, and what can be done with it. @param {{node: MessageNode, last: boolean}} props */
+function Meta({ node, last }) {
+  const busy = reply.value !== null;
+  const limit = current.value.settings.max_tokens;
+  const cut = node.state !== "complete" || (limit != null && node.generated_tokens >= limit);
+  const retry = t("chat.retry");
   return html`
-    <article class=${`turn answer last live ${phase.name}`} aria-busy="true"
-      aria-label=${t("chat.answer_of", { model: writing.model })}>
-      <div class="who">${writing.model}</div>
-      ${reasoning && html`<${Thinking} text=${reasoning}
-        label=${phase.name === "thinking" ? t("chat.thinking", { n: count(words) }) : t("chat.thought")} />`}
-      <${Waiting} phase=${phase} model=${writing.model} />
-      <${Markdown} text=${text} live=${phase.name === "writing"} />
+    <div class="meta">
+      <span class="hop"><${Icon} name="pc" />${t("chat.this_pc")}</span>
+      ${node.generated_tokens > 0 && html`<span>${t("chat.tokens", { n: node.generated_tokens })}</span>`}
+      ${node.tokens_per_s > 0 && html`<span>${t("chat.speed", { n: decimal(node.tokens_per_s) })}</span>`}
+      ${node.state === "stopped" && html`
+        <span class="state"><${Icon} name="stop" />${t("chat.stopped_word")}</span>`}
+      <span class="tools">
+        <${Versions} node=${node} />
+        ${node.generated_tokens > 0 && html`<${Making} node=${node} />`}
+        <${CopyButton} class="later" text=${node.content} label=${t("chat.copy_answer")} />
+        <button type="button" class="tool later" aria-label=${retry} title=${retry} disabled=${busy}
+          onClick=${() => again(node)}><${Icon} name="retry" /></button>
+        ${last && cut && node.content !== "" && !isTemporary.value && html`
+          <button type="button" class="tool" disabled=${busy} onClick=${() => goOn(node)}>
+            <${Icon} name="play" /><span>${t("chat.go_on")}</span></button>`}
+      </span>
+    </div>`;
+}
+
+/** @param {{node: MessageNode}} props a failed answer */
+function Failure({ node }) {
+  const error = faults.value.get(node.id) ?? { message: node.error || t("chat.failed") };
+  return html`
+    <${Fault} error=${error}>
+      <button type="button" class="quiet" disabled=${reply.value !== null} onClick=${() => again(node)}>
+        ${t("chat.retry")}</button>
+      <a class="button quiet" href=${href("settings", "doctor")}>${t("chat.run_doctor")}</a>
+    <//>`;
+}
+
+/**
+ * An answer, stored or being written: one component, so that nothing on the screen is built anew when it is finished.
+ * @param {{node: MessageNode | null, writing: Reply | null, last: boolean}} props
+ */
+export function AnswerTurn({ node, writing, last }) {
+  const phase = writing?.phase.value ?? null;
+  const text = writing?.text.value ?? node?.content ?? "";
+  const reasoning = writing?.reasoning.value ?? node?.reasoning ?? "";
+  const model = writing?.model ?? node?.model ?? "";
+  const label = phase?.name === "thinking"
+    ? t("chat.thinking", { n: reasoning.split(/\s+/).length }) : t("chat.thought");
+  return html`
+    <article class=${`turn answer ${last ? "last" : ""} ${phase?.name ?? ""}`} aria-busy=${writing !== null}
+      aria-label=${t("chat.answer_of", { model })}>
+      <h2 class="who">${model}</h2>
+      ${reasoning && html`<${Thinking} text=${reasoning} label=${label} />`}
+      ${phase && html`<${Waiting} phase=${phase} model=${model} />`}
+      <${Markdown} text=${text} live=${phase !== null} />
+      ${node?.state === "failed" && html`<${Failure} node=${node} />`}
+      ${node && html`<${Meta} node=${node} last=${last} />`}
     </article>`;
 }

@@ -49,7 +49,7 @@ function Offered({ row }) {
 }
 
 /** @param {{title: string, children: any}} props */
-const Group = ({ title, children }) => html`<h3>${title}</h3><ul class="choices">${children}</ul>`;
+const Group = ({ title, children }) => html`<h2>${title}</h2><ul class="choices">${children}</ul>`;
 
 export function Picker() {
   const here = chatModels.value;

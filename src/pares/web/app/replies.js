@@ -26,7 +26,9 @@ export class Reply {
     this.anchor = request.parent_id ?? null;
     /** @type {MessageNode | null} */
     this.user = null;
-    this.assistantId = "";
+    /** Of the answer; one of our own until the node says which. */
+    this.id = signal(draftId());
+    this.begun = false;
     this.model = request.model ?? conversation.row.model;
     let text = "";
     if (request.content != null) this.user = draftNode("user", this.anchor, request.content);
@@ -63,13 +65,16 @@ export class Reply {
   brokenOff(state, error = "") {
     const parent = this.user ? this.user.id : this.anchor;
     const node = draftNode("assistant", parent, this.heard.text);
-    return { ...node, id: this.assistantId, reasoning: this.heard.reasoning, model: this.model, state, error };
+    return { ...node, id: this.id.value, reasoning: this.heard.reasoning, model: this.model, state, error };
   }
 }
 
+let drafts = 0;
+const draftId = () => `draft-${++drafts}`;
+
 /** @param {"user" | "assistant"} role @param {string | null} parent @param {string} content @returns {MessageNode} */
 export const draftNode = (role, parent, content) => ({
-  id: `draft-${crypto.randomUUID?.() ?? Math.random()}`, parent_id: parent, role, content, reasoning: "", model: "",
+  id: draftId(), parent_id: parent, role, content, reasoning: "", model: "",
   state: "complete", created_at: new Date().toISOString(), prompt_tokens: 0, generated_tokens: 0, tokens_per_s: 0,
   first_token_s: 0, seed: null, error: "",
 });

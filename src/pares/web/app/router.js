@@ -22,6 +22,12 @@ addEventListener("hashchange", () => (route.value = read()));
 /** @param {...string} parts */
 export const href = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
 
+/** The same place under another name: no step back in the browser. @param {...string} parts */
+export function rename(...parts) {
+  history.replaceState(null, "", href(...parts));
+  route.value = read();
+}
+
 /** @param {...string} parts */
 export function go(...parts) {
   location.hash = href(...parts);

@@ -1,6 +1,6 @@
 /** Settings with their source, keys, other tools, the doctor, and the log. */
 
-import { html, useId } from "../vendor/preact.js";
+import { html, useId, useState } from "../vendor/preact.js";
 import { tell } from "./announce.js";
 import { call, part } from "./api.js";
 import { Doctor, Logs } from "./doctor.js";
@@ -34,19 +34,26 @@ function SettingRow({ setting, onChange }) {
   const { busy, error, run } = useAction();
   const fixed = setting.source === "environment" || setting.source === "flag";
   const path = `/settings/${part(setting.name)}`;
+  const [chosen, setChosen] = useState(/** @type {boolean | null} */ (null));
   const [, ...rest] = setting.name.split(".");
   /** @param {unknown} value */
   const save = (value) => run(async () => {
     onChange(await call("PUT", path, { value }));
     tell(t(setting.restart_needed ? "settings.saved_restart" : "settings.saved", { name: setting.name }));
   });
+  /** @param {any} event */
+  const choose = async ({ target }) => {
+    setChosen(target.checked); // shown at once, and put back if it is refused
+    await save(target.checked);
+    setChosen(null);
+  };
   const reset = () => run(async () => {
     onChange(await call("DELETE", path));
     tell(t("settings.back", { name: setting.name }));
   });
   const control = typeof setting.value === "boolean"
-    ? html`<input id=${id} type="checkbox" class="switch" role="switch" checked=${setting.value} disabled=${fixed || busy} aria-describedby=${`${id}-hint`}
-        onChange=${(/** @type {any} */ event) => save(event.target.checked)} />`
+    ? html`<input id=${id} type="checkbox" class="switch" role="switch" checked=${chosen ?? setting.value} disabled=${fixed || busy}
+        aria-describedby=${`${id}-hint`} onChange=${choose} />`
     : html`<input id=${id} type="text" class="mono" value=${written(setting.value)} disabled=${fixed || busy} placeholder=${t("settings.empty")}
         inputmode=${typeof setting.default === "number" ? "decimal" : "text"} aria-describedby=${`${id}-hint`}
         onChange=${(/** @type {any} */ event) => save(read(setting, event.target.value))} />`;
