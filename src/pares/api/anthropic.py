@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Annotated
 
@@ -26,6 +26,7 @@ from pares.chat.messages import (
     Message,
     Piece,
     Reasoning,
+    Role,
     Text,
     Tool,
     ToolCall,
@@ -94,9 +95,8 @@ class MessagesBody(msgspec.Struct, frozen=True, kw_only=True):
 
 async def create(call: Call[MessagesBody]) -> Response | Stream:
     """Answer, at once or as events."""
-    messages_of(call.body)
     events = MessageEvents()
-    running = _events(call, events)
+    running = _events(call, question_of(call.body), events)
     if call.body.stream:
         return Stream(running, SSE, ANTHROPIC, SERVED_BY)
     async with aclosing(running):
@@ -107,42 +107,56 @@ async def create(call: Call[MessagesBody]) -> Response | Stream:
 
 async def count(call: Call[MessagesBody]) -> Response:
     """How many tokens the conversation has, template and tools included."""
+    question = question_of(call.body)
     async with call.services.use(call.body.model) as used:
-        request, _ = request_of(call.body, used)
-        tokens, _ = await prompt_of(used.model, request)
+        tokens, _ = await prompt_of(used.model, _asked_of(used, call.body, question))
         return reply({"input_tokens": len(tokens)})
 
 
-async def _events(call: Call[MessagesBody], events: MessageEvents) -> AsyncGenerator[bytes, None]:
+async def _events(
+    call: Call[MessagesBody], question: ChatRequest, events: MessageEvents
+) -> AsyncGenerator[bytes, None]:
     async with call.services.use(call.body.model) as used:
-        request, _ = request_of(call.body, used)
+        request = _asked_of(used, call.body, question)
+        begun = False
         async with aclosing(call.metrics.watch(used.name, chat(used.model, request))) as pieces:
-            begun = False
             async for piece in pieces:
                 begin = () if begun else (events.begin(used.name),)
                 begun = True
                 yield b"".join((*begin, *events.take(piece)))
 
 
-def request_of(body: MessagesBody, used: InUse) -> tuple[ChatRequest, Options]:
-    """Raises BadRequest, NotSupported."""
+def _options(body: MessagesBody, defaults: Mapping[str, object]) -> Options:
     given = {"temperature": body.temperature, "top_p": body.top_p, "top_k": body.top_k, "stop": body.stop_sequences}
-    options = settle(OPENAI_DEFAULTS, used.defaults, given)
+    return settle(OPENAI_DEFAULTS, defaults, given)
+
+
+def _asked_of(used: InUse, body: MessagesBody, question: ChatRequest) -> ChatRequest:
+    """The question, with what the model's entry in the library adds."""
+    options = _options(body, used.defaults)
+    return msgspec.structs.replace(
+        question,
+        messages=with_system(question.messages, used.system),
+        sampling=options.sampling,
+        max_tokens=body.max_tokens or options.max_tokens,
+        stop=options.stop,
+    )
+
+
+def question_of(body: MessagesBody) -> ChatRequest:
+    """All of a question that does not depend on the model. Raises BadRequest, NotSupported."""
+    _options(body, {})
     for tool in body.tools or ():
         if tool.type not in (None, "custom"):
             raise unsupported(f"A tool of the type {tool.type!r:.100}", "tools", "Describe it by an input_schema.")
     choice = body.tool_choice
-    request = ChatRequest(
-        messages=with_system(messages_of(body), used.system),
-        sampling=options.sampling,
-        max_tokens=body.max_tokens or options.max_tokens,
-        stop=options.stop,
+    return ChatRequest(
+        messages=messages_of(body),
         tools=[Tool(tool.name, tool.description or "", tool.input_schema or {}) for tool in body.tools or ()],
         tool_choice=_choice(choice),
         parallel_tool_calls=not (choice and choice.disable_parallel_tool_use),
         thinking=None if body.thinking is None else body.thinking.type != "disabled",
     )
-    return request, options
 
 
 def _choice(choice: Choice | None) -> str:
@@ -167,8 +181,9 @@ def messages_of(body: MessagesBody) -> list[Message]:
 
 
 def _turn(turn: Turn, where: str) -> Iterator[Message]:
+    role: Role = "assistant" if turn.role == "assistant" else "user"
     if isinstance(turn.content, str):
-        yield Message("user" if turn.role == "user" else "assistant", turn.content)
+        yield Message(role, turn.content)
         return
     texts: list[str] = []
     thoughts: list[str] = []
@@ -188,8 +203,7 @@ def _turn(turn: Turn, where: str) -> Iterator[Message]:
             case other:
                 raise unsupported(f"Content of the type {other[:100]!r}", where, "The models here read text only.")
     if texts or thoughts or calls:
-        role = "user" if turn.role == "user" else "assistant"
-        yield Message("assistant" if role == "assistant" else "user", "".join(texts), "".join(thoughts), tuple(calls))
+        yield Message(role, "".join(texts), "".join(thoughts), tuple(calls))
 
 
 def _result(content: str | Sequence[Json] | None, where: str) -> str:

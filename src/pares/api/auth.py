@@ -51,7 +51,7 @@ def host_name(header: str) -> str:
 
 
 class Gate:
-    """Keys and the page's cookie. The cookie is derived from the node's secret: nothing to store, nothing to steal."""
+    """Keys and the page's cookie, which is derived from the node's secret: it opens this node until it is restarted."""
 
     def __init__(self, services: Services) -> None:
         self._services = services

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-import time
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
@@ -157,7 +156,7 @@ class Endpoint:
             await while_connected(receive, work())
         except Exception as problem:  # noqa: BLE001 (the one fence: a bug in one request must not end the node)
             error = problem if isinstance(problem, ParesError) else internal(problem)
-            if error.status >= 500:
+            if error is problem and error.status >= 500:
                 log.warning("request.failed", extra={"route": route.path, "code": error.code, "reason": error.message})
             if status == CLIENT_LEFT:
                 await refusal(error, surface)(scope, receive, counted_send)
@@ -248,8 +247,3 @@ def decode(data: bytes, kind: type[V]) -> tuple[V, tuple[str, ...]]:
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None
     return value, tuple(f"{name[:100]!r} is not known here and was ignored" for name in unknown[:20])
-
-
-def now_s() -> int:
-    """Unix time, whole seconds."""
-    return int(time.time())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -34,8 +35,9 @@ class Surface:
 
 
 def internal(problem: BaseException) -> ParesError:
-    """A bug, told without its details: those are in the log."""
-    log.error("request.crashed", exc_info=problem)
+    """A bug, told without its details: those are in the log, but for the message, which could quote a prompt."""
+    where = "".join(traceback.format_tb(problem.__traceback__))
+    log.error("request.crashed", extra={"kind": type(problem).__name__, "where": where})
     return ParesError("Something went wrong inside of the node.", hint="This is a bug: `pares logs` has the details.")
 
 

@@ -102,7 +102,10 @@ class Stream:
 
 
 async def interleave(streams: Sequence[AsyncIterator[T]]) -> AsyncGenerator[tuple[int, T], None]:
-    """Items of several streams as they come, each with the number of its stream; the first error ends all."""
+    """Items of several streams as they come, each with the number of its stream; the first error ends all.
+
+    Several streams run ahead of a slow reader: an answer is no longer than a context.
+    """
     if len(streams) == 1:
         async with closing(streams[0]) as only:
             async for item in only:

@@ -79,6 +79,7 @@ async def _load_or_unload(call: Call[ChatBody | GenerateBody], empty: dict[str, 
 
 
 async def _answer(call: Call[ChatBody | GenerateBody], lines: Lines) -> Response | Stream:
+    schema_of(call.body.format)  # refuses nonsense before a model is loaded for it
     events = _lines(call, lines)
     if call.body.stream is not False:
         return Stream(events, NDJSON, OLLAMA, SERVED_BY)

@@ -25,7 +25,7 @@ class ChatChunks:
 
     def __init__(self, head: dict[str, object], index: int, *, usage: bool) -> None:
         self._start = b"data: " + encode(head)[:-1] + b',"choices":[{"index":%d,"delta":' % index
-        self._end = (b'}],"usage":null}\n\n') if usage else b"}]}\n\n"
+        self._end = b'}],"usage":null}\n\n' if usage else b"}]}\n\n"
         self._text = self._start + b'{"content":'
         self._reasoning = self._start + b'{"reasoning_content":'
         self._after = b'},"logprobs":null,"finish_reason":null' + self._end
@@ -54,6 +54,20 @@ class ChatChunks:
 
     def _call(self, call: dict[str, object]) -> bytes:
         return self._start + b'{"tool_calls":[' + encode(call) + b"]" + self._after
+
+
+class CompletionChunks:
+    """Chunks of one completion. The first one carries the note."""
+
+    def __init__(self, head: dict[str, object], note: dict[str, object], *, usage: bool) -> None:
+        self._starts = [b"data: " + encode(each)[:-1] + b',"choices":[{"text":' for each in (head, head | note)]
+        self._end = b'}],"usage":null}\n\n' if usage else b"}]}\n\n"
+
+    def chunk(self, index: int, text: str, *, reason: str | None = None, logprobs: object = None) -> bytes:
+        """A piece of answer number `index` as an event."""
+        start = self._starts.pop() if len(self._starts) > 1 else self._starts[0]
+        tail = encode({"index": index, "logprobs": logprobs, "finish_reason": reason})
+        return start + encode(text) + b"," + tail[1:-1] + self._end
 
 
 def usage_chunk(head: dict[str, object], usage: dict[str, object]) -> bytes:

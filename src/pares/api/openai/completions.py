@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import cast
 
 import msgspec
 from starlette.responses import Response
 
-from pares.api.calls import Call, now_s, reply
+from pares.api.calls import Call, reply
 from pares.api.embedding import check_tokens
-from pares.api.failures import OPENAI, encode, unsupported
+from pares.api.failures import OPENAI, unsupported
 from pares.api.openai.chat import SERVED_BY
-from pares.api.openai.chunks import DONE, usage_chunk, usage_of
+from pares.api.openai.chunks import DONE, CompletionChunks, usage_chunk, usage_of
 from pares.api.openai.embeddings import texts_or_tokens
 from pares.api.openai.inputs import Held, hold, schema_of
 from pares.api.openai.schemas import CompletionBody
@@ -21,7 +21,7 @@ from pares.api.streams import SSE, Stream, interleave
 from pares.chat.completion import complete
 from pares.chat.messages import CompletionRequest, Finished, Piece, Text, TokenLogprob
 from pares.errors import BadRequest
-from pares.inference.generation import TokenId, Usage, Vocabulary
+from pares.inference.generation import TokenId, Usage
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's."""
@@ -45,22 +45,11 @@ async def create(call: Call[CompletionBody]) -> Response | Stream:
     return reply(await _whole(call, prompts), headers=SERVED_BY)
 
 
-def _head(held: Held) -> dict[str, object]:
-    return {
-        "id": f"cmpl-{now_s()}-{held.options.sampling.seed:x}",
-        "object": "text_completion",
-        "created": now_s(),
-        "model": held.used.name,
-        "system_fingerprint": f"fp_{held.used.model.facts.fingerprint[:12] or held.used.model.facts.profile}",
-    }
-
-
 def _answers(call: Call[CompletionBody], held: Held, prompts: Sequence[Prompt]) -> list[AsyncGenerator[Piece, None]]:
-    """n streams of pieces for the first prompt, then n for the second, ..."""
+    """n streams of pieces for the first prompt, then n for the second, ...; none if no tokens are wanted."""
     body, model = call.body, held.used.model
-    choices = body.n or 1
     answers = []
-    for prompt in prompts:
+    for prompt in prompts if body.max_tokens != 0 else ():
         if not isinstance(prompt, str):
             check_tokens(prompt, model, "prompt")
         request = CompletionRequest(
@@ -70,38 +59,36 @@ def _answers(call: Call[CompletionBody], held: Held, prompts: Sequence[Prompt]) 
             stop=held.options.stop,
             schema=schema_of(body.response_format),
         )
-        for index in range(choices):
+        for index in range(body.n or 1):
             each = msgspec.structs.replace(request, sampling=with_seed_of(held.options.sampling, index))
             answers.append(call.metrics.watch(held.used.name, complete(model, each)))
     return answers
 
 
-def _echo(prompt: Prompt, vocabulary: Vocabulary) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return b"".join(vocabulary.piece(token) for token in prompt).decode("utf-8", "replace")
+def _echoes(body: CompletionBody, prompts: Sequence[Prompt], held: Held) -> Iterator[tuple[int, str]]:
+    """What each answer begins with, if the prompts are to be echoed."""
+    vocabulary, choices = held.used.model.vocabulary, body.n or 1
+    for index in range(len(prompts) * choices if body.echo else 0):
+        prompt = prompts[index // choices]
+        if not isinstance(prompt, str):
+            prompt = b"".join(map(vocabulary.piece, prompt)).decode("utf-8", "replace")
+        yield index, prompt
 
 
 async def _whole(call: Call[CompletionBody], prompts: Sequence[Prompt]) -> dict[str, object]:
     body = call.body
     async with hold(call, logprobs=-1 if body.logprobs is None else body.logprobs) as held:
-        answers = _answers(call, held, prompts) if body.max_tokens != 0 else []
         choices = [_Choice(index, body) for index in range(len(prompts) * (body.n or 1))]
-        if body.echo:
-            for index, choice in enumerate(choices):
-                choice.text.append(_echo(prompts[index // (body.n or 1)], held.used.model.vocabulary))
-        if answers:
-            async for index, piece in interleave(answers):
-                choices[index].take(piece)
-        whole = {
-            **_head(held),
+        for index, text in _echoes(body, prompts, held):
+            choices[index].text.append(text)
+        async for index, piece in interleave(_answers(call, held, prompts)):
+            choices[index].take(piece)
+        return {
+            **held.head("cmpl", "text_completion"),
             "choices": [choice.told() for choice in choices],
             "usage": _usage([choice.usage for choice in choices if choice.usage], body.n or 1),
-            "x_served": held.served,
+            **held.note,
         }
-        if held.warnings:
-            whole["warnings"] = held.warnings
-        return whole
 
 
 def _usage(usages: Sequence[Usage], choices: int) -> dict[str, object]:
@@ -168,28 +155,20 @@ async def _events(call: Call[CompletionBody], prompts: Sequence[Prompt]) -> Asyn
     body = call.body
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
     async with hold(call, logprobs=-1 if body.logprobs is None else body.logprobs) as held:
-        head = _head(held)
-        start = b"data: " + encode(head)[:-1] + b',"choices":[{"text":'
-        end = b'}],"usage":null}\n\n' if with_usage else b"}]}\n\n"
-        choices = len(prompts) * (body.n or 1)
-        told = [Logprobs() for _ in range(choices)]
-
-        def chunk(index: int, text: str, reason: str | None = None, logprobs: object = None) -> bytes:
-            tail = encode({"index": index, "logprobs": logprobs, "finish_reason": reason})
-            return start + encode(text) + b"," + tail[1:-1] + end
-
-        if body.echo:
-            for index in range(choices):
-                yield chunk(index, _echo(prompts[index // (body.n or 1)], held.used.model.vocabulary))
+        head = held.head("cmpl", "text_completion")
+        chunks = CompletionChunks(head, held.note, usage=with_usage)
+        told = [Logprobs() for _ in range(len(prompts) * (body.n or 1))]
         usages: dict[int, Usage] = {}
-        if body.max_tokens != 0:
-            async for index, piece in interleave(_answers(call, held, prompts)):
-                if isinstance(piece, Text):
-                    told[index].add(piece.logprobs)
-                    yield chunk(index, piece.text, None, told[index].told() if body.logprobs is not None else None)
-                elif isinstance(piece, Finished):
-                    usages[index] = piece.usage
-                    yield chunk(index, "", piece.reason)
+        for index, text in _echoes(body, prompts, held):
+            yield chunks.chunk(index, text)
+        async for index, piece in interleave(_answers(call, held, prompts)):
+            if isinstance(piece, Text):
+                told[index].add(piece.logprobs)
+                logprobs = told[index].told() if body.logprobs is not None else None
+                yield chunks.chunk(index, piece.text, logprobs=logprobs)
+            elif isinstance(piece, Finished):
+                usages[index] = piece.usage
+                yield chunks.chunk(index, "", reason=piece.reason)
         if with_usage:
             in_order = [usages[index] for index in sorted(usages)]
             yield usage_chunk(head, _usage(in_order, body.n or 1))

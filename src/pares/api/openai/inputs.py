@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+
+import msgspec
 
 from pares.api.calls import Call
 from pares.api.failures import unsupported
@@ -25,6 +28,7 @@ from pares.api.services import InUse
 from pares.chat.messages import ChatRequest, Message, Role, Tool, ToolCall
 from pares.errors import BadRequest
 from pares.inference.generation import Sampling
+from pares.store.database import new_id
 
 _ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -45,17 +49,39 @@ class Held:
     options: Options
     warnings: tuple[str, ...]
 
-    @property
-    def served(self) -> dict[str, object]:
-        """Our own field of an answer: where and how it was made, enough to make it again."""
+    def head(self, prefix: str, kind: str) -> dict[str, object]:
+        """The fields that an answer and each chunk of it begin with."""
         facts = self.used.model.facts
         return {
+            "id": f"{prefix}-{new_id()}",
+            "object": kind,
+            "created": now_s(),
+            "model": self.used.name,
+            "system_fingerprint": f"fp_{facts.fingerprint[:12] or facts.profile}",
+        }
+
+    @property
+    def note(self) -> dict[str, object]:
+        """Our own fields, which clients may pass over: how the answer was made, enough to make it again; warnings."""
+        facts = self.used.model.facts
+        served = {
             "where": "local",
             "model": self.used.name,
             "profile": facts.profile,
             "fingerprint": facts.fingerprint,
             "seed": self.options.sampling.seed,
         }
+        return {"x_served": served} | ({"warnings": self.warnings} if self.warnings else {})
+
+    def ask(self, question: ChatRequest) -> ChatRequest:
+        """A question of this model: with its system prompt, and with the options."""
+        return msgspec.structs.replace(
+            question,
+            messages=with_system(question.messages, self.used.system),
+            sampling=self.options.sampling,
+            max_tokens=question.max_tokens or self.options.max_tokens,
+            stop=self.options.stop,
+        )
 
 
 @asynccontextmanager
@@ -71,17 +97,15 @@ async def hold(call: Call[ChatBody | CompletionBody | ResponseBody], *, logprobs
         yield Held(used, options, call.warnings + options.warnings)
 
 
-def chat_request(body: ChatBody, held: Held) -> ChatRequest:
-    """Raises BadRequest for what no model can do."""
-    tools = tools_of(body.tools or ())
-    last = body.messages[-1]
-    if body.continue_final_message and last.role != "assistant":
+def question_of(body: ChatBody) -> ChatRequest:
+    """All of a question that does not depend on the model. Raises BadRequest, NotSupported."""
+    messages = messages_of(body.messages)
+    if body.continue_final_message and messages[-1].role != "assistant":
         raise BadRequest("Only an assistant's message can be continued.", param="messages")
+    tools = tools_of(body.tools or ())
     return ChatRequest(
-        messages=with_system(messages_of(body.messages), held.used.system),
-        sampling=held.options.sampling,
-        max_tokens=body.max_completion_tokens or body.max_tokens or held.options.max_tokens,
-        stop=held.options.stop,
+        messages=messages,
+        max_tokens=body.max_completion_tokens or body.max_tokens,
         tools=tools,
         tool_choice=tool_choice_of(body.tool_choice, tools),
         parallel_tool_calls=body.parallel_tool_calls is not False,
@@ -178,6 +202,11 @@ def schema_of(wanted: ResponseFormat | None) -> Json | None:
 def thinking_of(effort: str | None) -> bool | None:
     """OpenAI's reasoning effort as on, off, or the model's own choice."""
     return None if effort is None else effort != "none"
+
+
+def now_s() -> int:
+    """Unix time, whole seconds."""
+    return int(time.time())
 
 
 def effort_of(effort: str | None) -> str:

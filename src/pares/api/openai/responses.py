@@ -7,10 +7,10 @@ from contextlib import aclosing
 
 from starlette.responses import Response
 
-from pares.api.calls import Call, now_s, reply
+from pares.api.calls import Call, reply
 from pares.api.failures import OPENAI, Surface, unsupported
 from pares.api.openai.chat import SERVED_BY
-from pares.api.openai.inputs import Held, effort_of, hold, text_of, thinking_of, tool_choice_of, with_system
+from pares.api.openai.inputs import Held, effort_of, hold, now_s, text_of, thinking_of, tool_choice_of
 from pares.api.openai.response_events import ResponseEvents
 from pares.api.openai.schemas import InputItem, ResponseBody, ResponseTool
 from pares.api.streams import SSE, Stream
@@ -29,8 +29,8 @@ async def create(call: Call[ResponseBody]) -> Response | Stream:
         param = "previous_response_id" if body.previous_response_id else "store" if body.store else "background"
         raise unsupported(param, param, "Nothing is kept here between requests: send the whole conversation as input.")
     events = ResponseEvents()
-    running = _events(call, events)
-    if call.body.stream:
+    running = _events(call, question_of(body), events)
+    if body.stream:
         return Stream(running, SSE, Surface(OPENAI.refusal, events.failed), SERVED_BY)
     async with aclosing(running):
         async for _ in running:
@@ -38,29 +38,31 @@ async def create(call: Call[ResponseBody]) -> Response | Stream:
     return reply(events.response, headers=SERVED_BY)
 
 
-async def _events(call: Call[ResponseBody], events: ResponseEvents) -> AsyncGenerator[bytes, None]:
-    body = call.body
-    messages = messages_of(body)
+def question_of(body: ResponseBody) -> ChatRequest:
+    """All of a question that does not depend on the model. Raises BadRequest, NotSupported."""
     tools = tools_of(body.tools or ())
     effort = body.reasoning.effort if body.reasoning else None
-    logprobs = body.top_logprobs
+    return ChatRequest(
+        messages=messages_of(body),
+        max_tokens=body.max_output_tokens,
+        tools=tools,
+        tool_choice=tool_choice_of(body.tool_choice, tools),
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        schema=_schema(body),
+        thinking=thinking_of(effort),
+        reasoning_effort=effort_of(effort),
+    )
+
+
+async def _events(
+    call: Call[ResponseBody], question: ChatRequest, events: ResponseEvents
+) -> AsyncGenerator[bytes, None]:
+    logprobs = call.body.top_logprobs
     if logprobs is None:
-        logprobs = 0 if "message.output_text.logprobs" in (body.include or ()) else -1
+        logprobs = 0 if "message.output_text.logprobs" in (call.body.include or ()) else -1
     async with hold(call, logprobs=logprobs) as held:
-        request = ChatRequest(
-            messages=with_system(messages, held.used.system),
-            sampling=held.options.sampling,
-            max_tokens=body.max_output_tokens or held.options.max_tokens,
-            stop=held.options.stop,
-            tools=tools,
-            tool_choice=tool_choice_of(body.tool_choice, tools),
-            parallel_tool_calls=body.parallel_tool_calls is not False,
-            schema=_schema(body),
-            thinking=thinking_of(effort),
-            reasoning_effort=effort_of(effort),
-        )
-        events.response |= _response(body, held)
-        pieces = call.metrics.watch(held.used.name, chat(held.used.model, request))
+        events.response |= _response(call.body, held)
+        pieces = call.metrics.watch(held.used.name, chat(held.used.model, held.ask(question)))
         begun = False
         async with aclosing(pieces):
             async for piece in pieces:
@@ -86,7 +88,7 @@ async def _usage(events: ResponseEvents, held: Held) -> dict[str, object]:
 def _response(body: ResponseBody, held: Held) -> dict[str, object]:
     choice = body.tool_choice
     sampling = held.options.sampling
-    response: dict[str, object] = {
+    return {
         "id": f"resp_{new_id()}",
         "object": "response",
         "created_at": now_s(),
@@ -110,11 +112,8 @@ def _response(body: ResponseBody, held: Held) -> dict[str, object]:
         "top_p": sampling.top_p,
         "truncation": "disabled",
         "usage": None,
-        "x_served": held.served,
+        **held.note,
     }
-    if held.warnings:
-        response["warnings"] = held.warnings
-    return response
 
 
 def messages_of(body: ResponseBody) -> Sequence[Message]:
