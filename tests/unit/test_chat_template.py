@@ -118,6 +118,7 @@ def test_template_for_tools_is_chosen_with_tools() -> None:
     assert [choose(templates, tools=tools) for tools in (True, False)] == [TEMPLATES["hermes"], "a"]
     assert choose({"default": "a", "tool_use": "{{ tools }} in a form of its own"}, tools=True) == "a"
     assert choose({"rag": "c"}, tools=False) == "c"
+    assert choose({"default": ""}, tools=False) == PLAIN
 
 
 def test_folding_keeps_all_that_was_said() -> None:

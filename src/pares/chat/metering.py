@@ -87,6 +87,7 @@ class _Metering(NodeTransformer):
         raise SecurityError(f"{type(node).__name__.lower()!r} has no place in a chat template")
 
     visit_Block = visit_Extends = visit_FromImport = visit_Import = visit_Include = _forbid
+    visit_EvalContextModifier = visit_ScopedEvalContextModifier = _forbid
 
     def _pay_on_entry(self, node: nodes.Template | nodes.Macro | nodes.CallBlock | nodes.For) -> nodes.Node:
         size = _size(node.body)
@@ -109,14 +110,10 @@ class _Metering(NodeTransformer):
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)
-        left, links = node.expr, []
-        for operand in node.ops:
-            links.append(self._filter(left, f"{operand.op} ", [operand.expr]))
-            left = operand.expr
-        result: nodes.Expr = links[0]
-        for link in links[1:]:
-            result = nodes.And(result, link, environment=self._environment)
-        return result
+        if len(node.ops) == 1:
+            return self._filter(node.expr, f"{node.ops[0].op} ", [node.ops[0].expr])
+        operators = nodes.Const(tuple(operand.op for operand in node.ops))
+        return self._filter(node.expr, "chain ", [operators, *(operand.expr for operand in node.ops)])
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
         self.generic_visit(node)

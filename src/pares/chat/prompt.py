@@ -12,6 +12,7 @@ from pares.chat import harmony, reasoning, template, tools
 from pares.chat.harmony import Harmony
 from pares.chat.markup import Calls, Markup, Parser
 from pares.chat.messages import ChatRequest, Tool
+from pares.chat.reasoning import Tags
 from pares.chat.text import text_of
 from pares.errors import BadRequest
 from pares.inference.generation import ModelFacts, Vocabulary
@@ -49,28 +50,11 @@ def prompt_for(facts: ModelFacts, vocabulary: Vocabulary, request: ChatRequest, 
     tags = reasoning.tags_of(source)
     schema = _schema_of(request, offered, enforced)
     text = _rendered(source, vocabulary, request, offered, now, constrained=schema is not None)
-    trigger, thinking = "", False
-
-    if request.continue_last:
-        last = request.messages[-1]
-        if speaks_harmony:
-            text += harmony.FINAL + last.content
-        else:
-            # The plain template leaves the blank after its colon to the model.
-            blank = " " if source == template.PLAIN else ""
-            text, thinking = reasoning.continued(text + blank, tags, last)
-    elif schema is not None and speaks_harmony:
-        text += harmony.FINAL
-    elif schema is not None and tags:
-        if request.thinking:
-            text, thinking, trigger = reasoning.opened(text, tags), True, tags.close
-        else:
-            text = reasoning.closed(text, tags)
-    elif tags and request.thinking is False:
-        text = reasoning.closed(text, tags)
+    if speaks_harmony:
+        text, thinking = _in_final_channel(text, request, constrained=schema is not None), False
     else:
-        thinking = reasoning.is_open(text, tags)
-
+        text, thinking = _begun(text, request, source, tags, constrained=schema is not None)
+    trigger = tags.close if tags and thinking and schema is not None else ""
     stop = (*request.stop, *(template.PLAIN_STOP if source == template.PLAIN else ()))
     names = [tool.name for tool in enforced or offered]
     family = tools.BARE if schema is not None else tools.family_of(source) or tools.HERMES
@@ -91,6 +75,25 @@ def prompt_for(facts: ModelFacts, vocabulary: Vocabulary, request: ChatRequest, 
 
     markers = harmony.MARKERS if speaks_harmony else (tools.MARKERS if names else frozenset()) | reasoning.markers(tags)
     return Prompt(text, stop, schema, trigger, parser, markers)
+
+
+def _in_final_channel(text: str, request: ChatRequest, *, constrained: bool) -> str:
+    if request.continue_last:
+        return text + harmony.FINAL + request.messages[-1].content
+    return text + harmony.FINAL if constrained else text
+
+
+def _begun(text: str, request: ChatRequest, source: str, tags: Tags | None, *, constrained: bool) -> tuple[str, bool]:
+    """The prompt with what of the answer is given already, and whether it ends inside of the reasoning."""
+    if request.continue_last:
+        # The plain template leaves the blank after its colon to the model.
+        blank = " " if source == template.PLAIN else ""
+        return reasoning.continued(text + blank, tags, request.messages[-1])
+    if tags and constrained and request.thinking:
+        return reasoning.opened(text, tags), True
+    if tags and (constrained or request.thinking is False):
+        return reasoning.closed(text, tags), False
+    return text, reasoning.is_open(text, tags)
 
 
 def check_stop(stop: Sequence[str]) -> None:
@@ -154,7 +157,7 @@ def _rendered(
     # A grammar that holds from the first token on leaves no room for reasoning.
     thinking = False if constrained and request.thinking is None else request.thinking
     if thinking is not None:
-        variables["enable_thinking"] = thinking
+        variables |= {"enable_thinking": thinking, "thinking": thinking}
     if request.reasoning_effort:
         variables["reasoning_effort"] = request.reasoning_effort
     return template.render(source, messages, offered, now=now, **variables)

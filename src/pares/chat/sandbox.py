@@ -12,13 +12,14 @@ import json
 import operator
 import re
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from types import BuiltinMethodType, FunctionType
 from typing import Any, TypeAlias, cast
 
 from jinja2 import Undefined, nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
-from jinja2.filters import FILTERS
+from jinja2.filters import FILTERS, make_attrgetter
 from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
@@ -48,15 +49,17 @@ _METHODS_OF_TEXT = _words(
 _LOOP = _words("index index0 revindex revindex0 first last length depth depth0 previtem nextitem cycle")
 
 # What a filter touches of its value: no more than one item, each item, or all of it to its depth.
-_ONE = _words("abs count d default first float int items last length round safe")
+_ONE = _words("count d default first items last length")
 _EACH = _words("list map reject rejectattr reverse select selectattr")
-_DEEP = _words("capitalize dictsort e escape indent join lower max min replace sort string title trim unique upper")
+_DEEP = _words("abs capitalize dictsort e escape float int lower max min safe sort string title unique upper")
 
 _PLAIN_TESTS = _words(
-    "boolean callable defined even false float integer iterable mapping none number odd sameas sequence string true "
-    "undefined"
+    "boolean callable defined false float integer iterable mapping none number sameas sequence string true undefined"
 )
-_COMPARING_TESTS = _words("!= < <= == > >= divisibleby eq equalto ge greaterthan gt in le lessthan lower lt ne upper")
+_COMPARING_TESTS = _words("!= < <= == > >= eq equalto ge greaterthan gt in le lessthan lower lt ne upper")
+_NUMERIC_TESTS = _words("divisibleby even odd")
+# Where CPython searches in needle times haystack steps.
+_SLOW_SEARCHES = _words("lstrip rfind rindex rpartition rsplit rstrip strip")
 _OPERATORS: Mapping[str, Function] = {
     "eq": operator.eq,
     "ne": operator.ne,
@@ -66,12 +69,6 @@ _OPERATORS: Mapping[str, Function] = {
     "lteq": operator.le,
     "in": lambda item, values: item in values,
     "notin": lambda item, values: item not in values,
-}
-# How many characters a method or filter of that name may add to its operands.
-_GROWTH: Mapping[str, Callable[..., int]] = {
-    "replace": lambda text, old, new, count=None: (text.count(old) if old else len(text) + 1) * len(new),
-    "indent": lambda text, width=4, *_, **__: (text.count("\n") + 1) * (width if _number(width) else len(width)),
-    "join": lambda items, d="", *_, **__: len(items) * len(d),
 }
 # A width or precision of four digits or from an argument; or a mapping key that could hide one in brackets.
 _WIDE = re.compile(r"%(?:\([^()]*\))?[-#0 +]*(?:\*|\d{4}|\d*\.(?:\*|\d{4}))|%\([^()]*\(")
@@ -126,7 +123,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters = {
             **{name: self._filter(name) for name in _ONE | _EACH | _DEEP},
             **{f"{name} ": _with_context(self._comparison(compare)) for name, compare in _OPERATORS.items()},
+            "indent": _with_context(self._indent),
+            "join": _with_context(self._join),
+            "replace": _with_context(self._replace),
+            "round": _with_context(self._round),
             "tojson": _with_context(self._json),
+            "trim": _with_context(self._trim),
+            "chain ": _with_context(self._chain),
             "charge ": _with_context(self._charge),
             "key ": _with_context(self._key),
             "slice ": _with_context(self._slice),
@@ -134,7 +137,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         }
         self.tests = {name: TESTS[name] for name in _PLAIN_TESTS}
         self.tests |= {
-            name: _with_context(self._comparison(cast("Function", TESTS[name]))) for name in _COMPARING_TESTS
+            name: _with_context(self._comparison(cast("Function", TESTS[name]), numeric=name in _NUMERIC_TESTS))
+            for name in _COMPARING_TESTS | _NUMERIC_TESTS
         }
 
     def _generate(self, source: nodes.Template, *args: Value, **kwargs: Value) -> str:
@@ -156,9 +160,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Value, argument: Value) -> Value:
         """The item, else the listed method of that name, else undefined."""
-        if not isinstance(argument, (str, int)):
-            self.meter.weigh(argument)
-        if isinstance(obj, (str, dict, list, tuple, Undefined)):
+        self.meter.weigh(argument)
+        if isinstance(obj, (str, dict, list, tuple, range, Undefined)):
             try:
                 return obj[argument]
             except (TypeError, LookupError):
@@ -203,51 +206,89 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise OverflowError("a number is out of bounds")
         return result
 
+    def call_filter(self, name: str, *args: Value, **kwargs: Value) -> Value:
+        """For `map`, whose filter is named while the template runs: none of those that only the rewriting may use."""
+        if name.endswith(" "):
+            raise SecurityError(f"there is no filter {name!r}")
+        return super().call_filter(name, *args, **kwargs)
+
     def _method(self, method: BuiltinMethodType, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         name, owner, meter = method.__name__, method.__self__, self.meter
         weight = sum(map(meter.weigh, (*args, *kwargs.values())))
-        if isinstance(owner, (list, tuple)):
-            meter.weigh(owner)
-        elif isinstance(owner, str):
+        if isinstance(owner, str):
             weight += meter.weigh(owner)
             if name == "format":
                 meter.charge(owner.count("{") * weight)
                 return _Formatter(self).vformat(owner, args, kwargs)
             if name == "join":
-                meter.charge(_GROWTH[name](*args, owner) >> 4)
-            elif name == "replace":
-                meter.charge(_GROWTH[name](owner, *args, **kwargs) >> 4)
-            elif name.startswith("r") and args and isinstance(args[0], str):
-                # Searching from the right takes needle times haystack in CPython.
-                meter.charge(len(owner) * len(args[0]) >> 6)
+                meter.charge(sum(map(_length, args)) * len(owner) >> 4)
+            elif name == "replace" and len(args) >= 2:
+                meter.charge(_replacements(owner, args[0]) * _length(args[1]) >> 4)
+            elif name in _SLOW_SEARCHES:
+                meter.charge(sum(map(_length, (*args, *kwargs.values()))) * len(owner) >> 6)
+        elif isinstance(owner, (list, tuple)):
+            meter.weigh(owner)
         return self._paid(method(*args, **kwargs))
 
     def _filter(self, name: str) -> Function:
-        function, growth, meter = FILTERS[name], _GROWTH.get(name), self.meter
+        function, meter = FILTERS[name], self.meter
         wants = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
 
         def run(context: Context, value: Value, *args: Value, **kwargs: Value) -> Value:
             if name in _DEEP:
-                for argument in (value, *args, *kwargs.values()):
+                meter.weigh(value)
+            meter.charge(1 + (_length(value) if name in _EACH else 0))
+            for argument in (*args, *kwargs.values()):
+                if name in _DEEP or isinstance(argument, str):
                     meter.weigh(argument)
-                if growth is not None:
-                    meter.charge(growth(value, *args, **kwargs) >> 4)
-            else:
-                meter.charge(1 + (_length(value) if name in _EACH else 0))
-            if name == "round" and any(_number(argument) and abs(argument) > MAX_WIDTH for argument in args):
-                raise SecurityError(f"a precision is over {MAX_WIDTH}")
             lead = {"context": (context,), "eval_context": (context.eval_ctx,), "environment": (self,)}.get(wants, ())
             return self._paid(function(*lead, value, *args, **kwargs))
 
         return pass_context(run)
 
-    def _comparison(self, compare: Function) -> Function:
+    def _indent(self, value: Value, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+        text = self._text(value)
+        self.meter.charge((text.count("\n") + 1) * (len(width) if isinstance(width, str) else width) >> 4)
+        return str(self._paid(FILTERS["indent"](text, width, first, blank)))
+
+    def _join(self, value: Value, d: Value = "", attribute: Value = None) -> str:
+        separator, items = self._text(d), list(value)
+        if attribute is not None:
+            items = [*map(make_attrgetter(self, attribute), items)]
+        self.meter.charge(len(items) * (1 + len(separator) >> 4))
+        return separator.join(map(self._text, items))
+
+    def _replace(self, value: Value, old: Value, new: Value, count: int | None = None) -> str:
+        text, old, new = self._text(value), self._text(old), self._text(new)
+        self.meter.charge(_replacements(text, old) * len(new) >> 4)
+        return text.replace(old, new, -1 if count is None else count)
+
+    def _round(self, value: Value, precision: Value = 0, method: str = "common") -> Value:
+        if not _number(value) or not isinstance(precision, int) or abs(precision) > MAX_WIDTH:
+            raise SecurityError(f"only numbers are rounded, to at most {MAX_WIDTH} digits")
+        self.meter.charge(abs(precision))
+        return FILTERS["round"](value, precision, method)
+
+    def _trim(self, value: Value, chars: str | None = None) -> str:
+        text = self._text(value)
+        self.meter.charge(_length(chars) * len(text) >> 6)
+        return text.strip(chars)
+
+    def _comparison(self, compare: Function, *, numeric: bool = False) -> Function:
         def run(*values: Value) -> Value:
             for value in values:
                 self.meter.weigh(value)
+                if numeric and not _number(value):
+                    raise TypeError("not a number")
             return compare(*values)
 
         return run
+
+    def _chain(self, left: Value, operators: tuple[str, ...], *operands: Value) -> bool:
+        values = (left, *operands)
+        for value in values:
+            self.meter.weigh(value)
+        return all(_OPERATORS[name](*pair) for name, pair in zip(operators, pairwise(values), strict=True))
 
     def _charge(self, units: int) -> bool:
         self.meter.charge(units)
@@ -302,6 +343,10 @@ def _with_context(function: Function) -> Function:
 
 def _number(value: Value) -> bool:
     return isinstance(value, (int, float))
+
+
+def _replacements(text: str, old: Value) -> int:
+    return text.count(old) if old else len(text) + 1
 
 
 def _length(value: Value) -> int:

@@ -25,7 +25,7 @@ PLAIN = (
 PLAIN_STOP = ("\n\nUser:", "\nUser:", "\n\nSystem:", "\nSystem:")
 """Where an answer after `PLAIN` ends: a model without a template does not know when its turn is over."""
 
-MAX_SOURCE = 131_072
+MAX_SOURCE = 65_536
 """Characters of a template; the longest in use have about 20,000."""
 BASE_BUDGET = 200_000
 """Units of work for any conversation (about 0.2 s at worst; an ordinary one takes hundreds), see `metering`."""
@@ -33,7 +33,10 @@ BUDGET_PER_WEIGHT = 32
 MAX_BUDGET = 10_000_000
 
 # Whatever Python raises for the code that a template is compiled to, beside what jinja2 raises itself.
-_RAISED = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_RAISED = (
+    *(TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError),
+    *(TypeError, ValueError),
+)
 
 _sandbox = Sandbox()
 
@@ -47,7 +50,7 @@ def choose(templates: Mapping[str, str], *, tools: bool) -> str:
     named = templates.get("tool_use", "") if tools else ""
     if named and family_of(named):
         return named
-    return templates.get("default") or next(iter(templates.values()), PLAIN)
+    return templates.get("default") or next(filter(None, templates.values()), PLAIN)
 
 
 def render(
