@@ -91,6 +91,8 @@ async def test_edits_and_retries_are_branches(tmp_path: Path) -> None:
         assert model.asked[-1].prompt.count("<|im_start|>") == 4
         kept = await whole(door, conversation)
         assert len(kept["messages"]) == 7
+        to_itself = await door.admin.post(f"{HERE}/{conversation}/reply", json={"parent_id": answer["id"]})
+        assert to_itself.status_code == 400
         changed = await door.admin.patch(f"{HERE}/{conversation}", json={"leaf": answer["id"]})
         assert changed.json()["leaf"] == answer["id"]
 

@@ -41,6 +41,8 @@ async def reply(call: Call[ReplyRequest]) -> Stream:
         raise BadRequest("There is nothing to reply to.", param="content")
     if call.body.go_on and (call.body.content is not None or branch[-1].role != "assistant"):
         raise BadRequest("Only an assistant's message can go on, and without a new one.", param="go_on")
+    if call.body.content is None and not call.body.go_on and branch[-1].role == "assistant":
+        raise BadRequest("An answer cannot be answered without a new message.", param="parent_id")
     return Stream(_events(call, conversation, branch, model), SSE, CONTROL)
 
 
