@@ -54,6 +54,7 @@ TOO_COSTLY = [
     "{{ ('a' * 99999).replace('', 'b' * 99999) }}",
     "{{ ('a\n' * 9999) | indent('x' * 99999) }}",
     "{{ 'a' | indent(1000000000, true) }}",
+    "{{ 'a' | indent(-1000000000) }}",
     "{{ range(9999) | list | join('x' * 99999) }}",
     "{{ ('x' * 99999).join('y' * 99999) }}",
     "{{ ('{0}' * 999).format('a' * 99999) }}",
@@ -160,7 +161,7 @@ def test_costly_template_is_stopped_in_bounded_time_and_memory(source: str) -> N
     assert perf_counter() - began < 10
 
 
-@pytest.mark.parametrize("source", TOO_COSTLY[-20:], ids=range(20))
+@pytest.mark.parametrize("source", [source for source in TOO_COSTLY if "range(90)" in source])
 def test_costly_template_takes_little_memory(source: str) -> None:
     tracemalloc.start()
     try:

@@ -32,8 +32,8 @@ class Meter(threading.local):
     left = 0
 
     def charge(self, units: int) -> None:
-        """Pay. Raises TooCostly when nothing is left."""
-        self.left -= units
+        """Pay; what a negative number costs is its size. Raises TooCostly when nothing is left."""
+        self.left -= abs(units)
         if self.left < 0:
             raise TooCostly("the budget is used up")
 
