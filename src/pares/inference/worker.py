@@ -27,6 +27,7 @@ from pares.inference.probe import probe
 from pares.inference.sampling import log_probabilities, top
 
 RECEIVE = 1 << 20
+NOT_MEASURED = "not measured: it is loaded in the fast profile"
 
 
 @dataclass(slots=True)
@@ -162,7 +163,7 @@ class Worker:
             file_bytes=os.path.getsize(load.path),
             profile=load.profile,
             fingerprint=probed.fingerprint,
-            exact=probed.refusal,
+            exact=probed.refusal if exact else NOT_MEASURED,
             exact_block=probed.block,
             exact_small=probed.small,
             threads=load.threads,
