@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -48,7 +48,9 @@ class Fountain(ScriptedModel):
 
     count = 0
 
-    async def generate(self, prompt: Sequence[TokenId], sampling: Sampling, *, max_tokens: int) -> AsyncIterator[Step]:
+    async def generate(
+        self, prompt: Sequence[TokenId], sampling: Sampling, *, max_tokens: int
+    ) -> AsyncGenerator[Step, None]:
         step = Step(TokenId(ord("x")))
         for _ in range(self.count):
             await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -113,7 +113,9 @@ class ScriptedModel:
             vectors.append([value / length for value in raw])
         return vectors
 
-    async def generate(self, prompt: Sequence[TokenId], sampling: Sampling, *, max_tokens: int) -> AsyncIterator[Step]:
+    async def generate(
+        self, prompt: Sequence[TokenId], sampling: Sampling, *, max_tokens: int
+    ) -> AsyncGenerator[Step, None]:
         if len(prompt) + 1 > self.context:
             raise ContextOverflow(len(prompt) + 1, self.context)
         if self.fail_after == 0 and self.failure:

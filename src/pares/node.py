@@ -124,6 +124,7 @@ class Node:
                 access_log=False,
                 lifespan="off",
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=round(GRACE_S),
             )
         )

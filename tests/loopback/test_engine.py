@@ -23,7 +23,7 @@ from pares.errors import (
 )
 from pares.inference import machine
 from pares.inference.engine import Engine, LocalModel, Options, Source
-from pares.inference.generation import Sampling, Step, TokenId, Usage
+from pares.inference.generation import Sampling, TokenId, Usage
 from pares.inference.settings import Settings
 from tiny import tiny_bert, tiny_gemma3, tiny_llama, tiny_lora, tiny_mamba
 
@@ -264,7 +264,3 @@ async def test_other_kinds_of_memory_continue_a_conversation_correctly(
         cold, _ = await say(model, turn, most=20)
     assert warm == cold
     assert usage.cached_tokens >= len(prompt)
-
-
-async def collect(steps: AsyncIterator[Step]) -> list[TokenId]:
-    return [step.token async for step in steps if step.token is not None]

@@ -151,6 +151,8 @@ class ModelDetail(msgspec.Struct, frozen=True):
     alias_of: str = ""
     base: str = ""
     adapter: str = ""
+    loaded: Loaded | None = None
+    """How it computes here and now; None while it is not in memory."""
 
 
 class CatalogueRow(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from time import perf_counter
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import msgspec
 
@@ -145,15 +145,15 @@ async def gather(pieces: AsyncIterable[Piece]) -> Answer:
 
 async def _answer(model: Model, task: _Task) -> AsyncGenerator[Piece, None]:
     reader, parser = task.reader, task.reader.parser
-    generated, first, last = 0, 0.0, Step()
-    started = perf_counter()
-    steps = model.generate(task.tokens, task.sampling, max_tokens=task.max_tokens)
-    async with aclosing(cast("AsyncGenerator[Step, None]", steps)):
+    generated, began, last = 0, perf_counter(), Step()
+    begun = Usage(len(task.tokens), 0, 0)
+    async with aclosing(model.generate(task.tokens, task.sampling, max_tokens=task.max_tokens)) as steps:
         async for step in steps:
             if step.token is None:
                 last = step
                 break
-            first = first or perf_counter()
+            if not generated:
+                began, begun = perf_counter(), step.usage or begun
             generated += 1
             for piece in reader.feed(step):
                 yield piece
@@ -166,11 +166,9 @@ async def _answer(model: Model, task: _Task) -> AsyncGenerator[Piece, None]:
         reason = "length"
     elif parser.calls.begun:
         reason = "tool_calls"
-    usage = last.usage
-    if usage is None:
-        # Ended from here: the engine has not said what it took.
-        ended = perf_counter()
-        usage = Usage(len(task.tokens), 0, generated, prefill_s=first - started, decode_s=ended - first)
+    # Ended from here, the engine has not said what it took in the end.
+    so_far = msgspec.structs.replace(begun, generated_tokens=generated, decode_s=perf_counter() - began)
+    usage = last.usage or so_far
     yield Finished(reason, usage, parser.stopped_by if parser.stopped_by in task.stop else "")
 
 

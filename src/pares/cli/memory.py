@@ -19,7 +19,7 @@ def ps(ctx: typer.Context) -> None:
 
     async def work(node: Client, out: Terminal) -> None:
         loaded = (await node.get("/status", NodeStatus)).loaded
-        header = ("NAME", "STATE", "MEMORY", "CONTEXT", "PROFILE", "RUNNING", "WAITING", "TOKENS/S", "UNTIL")
+        header = ("NAME", "STATE", "MEMORY", "CONTEXT", "PROFILE", "KERNELS", "RUNNING", "WAITING", "TOKENS/S", "UNTIL")
         text = table(header, map(_cells, loaded)) if loaded else "No model is in memory."
         out.result({"loaded": loaded}, text)
 
@@ -43,6 +43,7 @@ def _cells(loaded: Loaded) -> tuple[str, ...]:
         size(loaded.memory_bytes),
         str(loaded.context),
         loaded.profile,
+        loaded.fingerprint[:8],
         str(loaded.running),
         str(loaded.waiting),
         f"{loaded.tokens_per_s:.1f}" if loaded.tokens_per_s else "",

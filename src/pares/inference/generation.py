@@ -7,7 +7,7 @@ above it (template, tools, stop strings, detokenizing) runs on the requester's m
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Literal, NewType, Protocol
 
 import msgspec
@@ -48,7 +48,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     grammar: str = ""
     """GBNF; the root rule is `root`. Empty: no constraint."""
     grammar_trigger: str = ""
-    """A string; the grammar begins to hold only after it was generated. Empty: from the first token on."""
+    """A string; the grammar holds only from where it is generated on, and sees it first. Empty: from the start."""
     logprobs: int = -1
     """-1: none. 0: of the chosen token. n: of the n most likely tokens too. Before all filters."""
     ignore_end: bool = False
@@ -69,6 +69,8 @@ class Usage(msgspec.Struct, frozen=True):
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):
     """One token, or the end. The last step of a generation has `finish` and `usage` and no token.
+
+    The first step has a `usage` too, of what there was until then: for those who stop before the end.
 
     An end-of-generation token is never a step: it shows as `finish="end"`.
     """
@@ -160,7 +162,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
 class Generator(Protocol):
     """Tokens in, sampled tokens out: the only thing the chat layer knows about where a model runs."""
 
-    def generate(self, prompt: Sequence[TokenId], sampling: Sampling, *, max_tokens: int) -> AsyncIterator[Step]:
+    def generate(self, prompt: Sequence[TokenId], sampling: Sampling, *, max_tokens: int) -> AsyncGenerator[Step, None]:
         """Generate at most `max_tokens` tokens after `prompt`; closing the iterator frees the sequence at once.
 
         Raises ContextOverflow if prompt + 1 does not fit, QueueFull, WorkerDied, BadRequest for a grammar that does

@@ -415,9 +415,7 @@ def grammar_of(schema: Mapping[str, object]) -> str:
     try:
         grammar: str = json_schema_to_gbnf(json.dumps(schema))
     except (AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError, re.error) as error:
-        raise BadRequest(
-            f"This JSON schema cannot be enforced: {type(error).__name__}: {error}", param="response_format"
-        ) from error
+        raise BadRequest(f"This JSON schema cannot be enforced: {error}", param="response_format") from error
     return grammar
 
 

@@ -105,6 +105,13 @@ class Tokens(msgspec.Struct, frozen=True, array_like=True, tag=True):
     details: dict[int, Detail] = {}
 
 
+class Began(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A generation's first token comes next; `usage` is of what there was until now."""
+
+    id: int
+    usage: Usage
+
+
 class Ended(msgspec.Struct, frozen=True, array_like=True, tag=True):
     id: int
     reason: FinishReason
@@ -135,7 +142,7 @@ class Queue(msgspec.Struct, frozen=True, array_like=True, tag=True):
     waiting: int
 
 
-FromWorker = Progress | Ready | Tokens | Ended | Failed | Reply | Queue
+FromWorker = Progress | Ready | Began | Tokens | Ended | Failed | Reply | Queue
 
 _encoder = msgspec.msgpack.Encoder()
 to_worker = msgspec.msgpack.Decoder(ToWorker)

@@ -7,16 +7,16 @@ import contextlib
 import signal
 import socket
 import sys
+from array import array
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from itertools import count
 
 import msgspec
-import numpy as np
 
 from pares.errors import LocalError, WorkerDied
 from pares.inference import pipe
-from pares.inference.generation import ModelFacts, Sampling, Step, TokenId, Vocabulary
+from pares.inference.generation import ModelFacts, Sampling, Step, TokenId, Usage, Vocabulary
 
 SOCKET_BUFFER = 1 << 20
 STOP_TIMEOUT_S = 5.0
@@ -26,11 +26,12 @@ LAST_WORDS = 20
 class _Stream:
     """Steps that have arrived for one generation and were not taken yet."""
 
-    __slots__ = ("_waiter", "error", "steps")
+    __slots__ = ("_waiter", "begun", "error", "steps")
 
     def __init__(self) -> None:
         self.steps: deque[Step] = deque()
         self.error: LocalError | None = None
+        self.begun: Usage | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, step: Step) -> None:
@@ -137,7 +138,7 @@ class WorkerProcess(asyncio.Protocol):
         id_ = next(self._ids)
         stream = _Stream()
         self._alive()
-        self._send(pipe.Generate(id_, np.array(prompt, np.int32).tobytes(), sampling, max_tokens, adapter))
+        self._send(pipe.Generate(id_, array("i", prompt).tobytes(), sampling, max_tokens, adapter))
         self._streams[id_] = stream
         try:
             while True:
@@ -157,8 +158,7 @@ class WorkerProcess(asyncio.Protocol):
         """See `Model.tokenize`."""
         id_ = next(self._ids)
         message = pipe.Tokenize(id_, text.encode("utf-8", "replace"), special, bos)
-        tokens: list[TokenId] = np.frombuffer((await self._ask(id_, message))[0], np.int32).tolist()
-        return tokens
+        return [TokenId(token) for token in array("i", (await self._ask(id_, message))[0])]
 
     async def grammar_for(self, schema: Mapping[str, object]) -> str:
         """See `Model.grammar_for`."""
@@ -168,8 +168,8 @@ class WorkerProcess(asyncio.Protocol):
     async def embed(self, inputs: Sequence[Sequence[TokenId]], *, adapter: str) -> list[list[float]]:
         """See `Model.embed`."""
         id_ = next(self._ids)
-        message = pipe.Embed(id_, [np.array(tokens, np.int32).tobytes() for tokens in inputs], adapter)
-        return [np.frombuffer(part, np.float32).tolist() for part in await self._ask(id_, message)]
+        message = pipe.Embed(id_, [array("i", tokens).tobytes() for tokens in inputs], adapter)
+        return [array("f", part).tolist() for part in await self._ask(id_, message)]
 
     # asyncio.Protocol
 
@@ -207,9 +207,13 @@ class WorkerProcess(asyncio.Protocol):
                     if id_ in details:
                         detail = details[id_]
                         top = tuple((TokenId(t), p) for t, p in detail.top)
-                        stream.put(Step(TokenId(token), detail.logprob, top))
+                        stream.put(Step(TokenId(token), detail.logprob, top, usage=stream.begun))
                     else:
-                        stream.put(Step(TokenId(token)))
+                        stream.put(Step(TokenId(token), usage=stream.begun))
+                    stream.begun = None
+            case pipe.Began(id_, usage):
+                if (stream := self._streams.get(id_)) is not None:
+                    stream.begun = usage
             case pipe.Ended(id_, reason, usage):
                 if (stream := self._streams.get(id_)) is not None:
                     stream.put(Step(finish=reason, usage=usage))

@@ -219,17 +219,7 @@ class Worker:
         self._tell_queue()
         if reason is None:
             return
-        now = time.perf_counter()
-        started, first = generation.started or now, generation.first_token or now
-        usage = Usage(
-            prompt_tokens=sequence.prompt,
-            cached_tokens=sequence.cached,
-            generated_tokens=sequence.length - sequence.prompt,
-            queue_s=started - generation.arrived,
-            prefill_s=first - started,
-            decode_s=now - first,
-        )
-        self._send(pipe.Ended(sequence.id, reason, usage))
+        self._send(pipe.Ended(sequence.id, reason, _usage(generation)))
 
     def _embed(self, request: pipe.Embed) -> None:
         model = self._model
@@ -293,6 +283,7 @@ class Worker:
             sequence, sampling = generation.sequence, generation.request.sampling
             if not generation.first_token:
                 generation.first_token = time.perf_counter()
+                self._send(pipe.Began(sequence.id, _usage(generation)))
             token = generation.sampler.choose(row, sequence.length) if generation.room else -1
             if token < 0 or (token in model.ends and not sampling.ignore_end):
                 ended.append((generation, "end" if generation.room else "length"))
@@ -310,6 +301,20 @@ class Worker:
             self._send(pipe.Tokens(ids, tokens, details))
         for generation, reason in ended:
             self._end(generation, reason)
+
+
+def _usage(generation: _Generation) -> Usage:
+    """What a generation has taken so far."""
+    sequence, now = generation.sequence, time.perf_counter()
+    started, first = generation.started or now, generation.first_token or now
+    return Usage(
+        prompt_tokens=sequence.prompt,
+        cached_tokens=sequence.cached,
+        generated_tokens=sequence.length - sequence.prompt,
+        queue_s=started - generation.arrived,
+        prefill_s=first - started,
+        decode_s=now - first,
+    )
 
 
 def _rows(batch: Batch) -> tuple[list[int], list[int], list[int], list[bool]]:

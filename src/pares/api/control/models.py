@@ -113,6 +113,7 @@ async def detail_of(call: Call[object], name: str) -> ModelDetail:
     file = entry.file or record
     header = await call.inventory.header(await call.inventory.path(name))
     known = await library.resolve(record.name) if not header.is_adapter else None
+    loaded = next((one for one in call.services.loaded() if one.name in (record.name, file.name)), None)
     return ModelDetail(
         row=await call.inventory.row(record.name),
         path=file.path,
@@ -129,6 +130,7 @@ async def detail_of(call: Call[object], name: str) -> ModelDetail:
             if key.startswith("tokenizer.") and not key.startswith("tokenizer.chat_template")
         },
         templates=header.templates,
+        loaded=loaded,
         capabilities=capabilities(header),
         licence_text=_licence(header),
         system=known.system if known else "",

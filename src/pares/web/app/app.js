@@ -3,7 +3,7 @@
 import { html, useEffect, useState } from "../vendor/preact.js";
 import { note, spoken } from "./announce.js";
 import { locked } from "./api.js";
-import { Chat, findConversation } from "./chat.js";
+import { Chat, findConversation, writeHere } from "./chat.js";
 import { current } from "./chat_state.js";
 import { link, retry } from "./events.js";
 import { bytes } from "./format.js";
@@ -35,7 +35,8 @@ function NodeWord() {
   const { state } = link.value;
   const now = status.value;
   if (state !== "up" || !now) {
-    return html`<div class="node"><span class="dot off" aria-hidden="true" />${t(state === "down" ? "node.gone" : "node.connecting")}</div>`;
+    const words = t(state === "down" ? "node.gone" : "node.connecting");
+    return html`<div class="node"><span class="dot off" aria-hidden="true" />${words}</div>`;
   }
   const memory = now.loaded.reduce((sum, row) => sum + row.memory_bytes, 0);
   const words = now.loaded.length ? t("node.loaded", { n: now.loaded.length, memory: bytes(memory) }) : t("node.idle");
@@ -51,7 +52,7 @@ const Rail = ({ screen }) => html`
     ${SCREENS.map((name) => html`
       <a class="entry" href=${href(name)} aria-current=${screen === name ? "page" : undefined}>
         <${Icon} name=${name} /><span>${t(`rail.${name}`)}</span>
-        ${name === "models" && models.value?.length ? html`<span class="num" aria-hidden="true">${models.value.length}</span>` : null}
+        ${name === "models" && html`<span class="num" aria-hidden="true">${models.value?.length || ""}</span>`}
       </a>`)}
     <${NodeWord} />
   </nav>`;
@@ -62,7 +63,8 @@ function ReconnectBar() {
   return html`
     <div class="bar" role="alert">
       <${Icon} name="warning" />
-      <p>${inlineCode(t("node.bar"))} <span class="num" aria-hidden="true">${t("node.retrying", { n: retryIn })}</span></p>
+      <p>${inlineCode(t("node.bar"))}${" "}
+        <span class="num" aria-hidden="true">${t("node.retrying", { n: retryIn })}</span></p>
       <button type="button" class="quiet" onClick=${retry}>${t("node.retry_now")}</button>
     </div>`;
 }
@@ -73,7 +75,8 @@ const Spoken = () => html`<div class="unseen" role="status">${spoken.value}</div
 /** @param {{onClose: () => void}} props */
 const Keys = ({ onClose }) => html`
   <${Dialog} title=${t("keys.title")} onClose=${onClose}>
-    <dl class="facts keys-list">${KEYS.map((key) => html`<dt><kbd>${t(`keys.${key}_key`)}</kbd></dt><dd>${t(`keys.${key}`)}</dd>`)}</dl>
+    <dl class="facts keys-list">
+      ${KEYS.map((key) => html`<dt><kbd>${t(`keys.${key}_key`)}</kbd></dt><dd>${t(`keys.${key}`)}</dd>`)}</dl>
   <//>`;
 
 export function App() {
@@ -89,14 +92,14 @@ export function App() {
     const onKeyDown = (event) => {
       const typing = event.target instanceof Element && event.target.matches("input, textarea, select");
       const control = event.ctrlKey || event.metaKey;
-      const act = control && event.key.toLowerCase() === "k" ? () => {
+      const key = event.key.toLowerCase();
+      const act = control && key === "k" ? () => {
         if (route.value[0] !== undefined && route.value[0] !== "chat") go("chat");
         findConversation();
-      } : control && event.shiftKey && event.key.toLowerCase() === "o" ? () => go("chat")
+      } : control && event.shiftKey && key === "o" ? () => go("chat")
         : typing || control || event.altKey ? null
-          : event.key === "?" ? () => setHelp(true)
-            : event.key === "/" ? () => /** @type {HTMLElement | null} */ (document.querySelector(".composer textarea"))?.focus()
-              : null;
+          : key === "?" ? () => setHelp(true)
+            : key === "/" ? writeHere : null;
       if (!act || document.querySelector("dialog[open]")) return;
       event.preventDefault();
       act();

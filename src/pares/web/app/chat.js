@@ -1,7 +1,9 @@
 /** The chat screen: conversations, the talk itself, and how it is answered. */
 
 import { effect, html, signal, useEffect, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
-import { again, capabilities, current, isTemporary, model, open, openFault, refused, reply, send, shown, stop } from "./chat_state.js";
+import {
+  again, capabilities, current, isTemporary, model, open, openFault, refused, reply, send, shown, stop,
+} from "./chat_state.js";
 import { Composer } from "./composer.js";
 import { Conversations, finding } from "./conversations.js";
 import { Drawer } from "./drawer.js";
@@ -40,6 +42,11 @@ function showList(wanted) {
 }
 
 const chosen = () => narrow.value && showList(false);
+
+/** Put the focus where one writes. */
+export function writeHere() {
+  /** @type {HTMLElement | null} */ (document.querySelector(".composer textarea"))?.focus();
+}
 
 /** Open the list and search in it. */
 export function findConversation() {
@@ -99,7 +106,9 @@ function Turns({ editing, onEdit }) {
           ${!writing && nodes.at(-1)?.role === "user" && html`<${Unanswered} />`}
         </div>
       </section>
-      ${away && html`<button type="button" class="to-end quiet" onClick=${toEnd}><${Icon} name="down" />${t("chat.to_end")}</button>`}
+      ${away && html`
+        <button type="button" class="to-end quiet" onClick=${toEnd}>
+          <${Icon} name="down" />${t("chat.to_end")}</button>`}
     </div>`;
 }
 
@@ -115,15 +124,17 @@ function Unanswered() {
 function Header() {
   return html`
     <header class="chat-head">
-      <button type="button" class="tool" aria-label=${t("list.toggle")} aria-expanded=${listOpen.value} title=${t("list.toggle")}
-        onClick=${() => showList(!listOpen.value)}><${Icon} name="list" /></button>
+      <button type="button" class="tool" aria-label=${t("list.toggle")} title=${t("list.toggle")}
+        aria-expanded=${listOpen.value} onClick=${() => showList(!listOpen.value)}><${Icon} name="list" /></button>
       <${Picker} />
       <${Where} />
       ${isTemporary.value && html`<span class="chip warn"><${Icon} name="temporary" />${t("chat.temporary")}</span>`}
       <span class="fill" />
-      <a class="tool new-here" href=${href("chat")} aria-label=${t("list.new")} title=${t("list.new")}><${Icon} name="add" /></a>
-      <button type="button" class="tool" aria-label=${t("drawer.title")} aria-expanded=${drawerOpen.value} title=${t("drawer.title")}
-        onClick=${() => (drawerOpen.value = !drawerOpen.value)}><${Icon} name="settings" /></button>
+      <a class="tool new-here" href=${href("chat")} aria-label=${t("list.new")} title=${t("list.new")}>
+        <${Icon} name="add" /></a>
+      <button type="button" class="tool" aria-label=${t("drawer.title")} title=${t("drawer.title")}
+        aria-expanded=${drawerOpen.value} onClick=${() => (drawerOpen.value = !drawerOpen.value)}>
+        <${Icon} name="settings" /></button>
     </header>`;
 }
 
@@ -176,10 +187,12 @@ export function Chat({ id }) {
         <h1 class="unseen">${current.value.row.title || t("chat.new_title")}</h1>
         <${Header} />
         ${openFault.value
-          ? html`<div class="turns"><${Fault} error=${openFault.value}><a class="button" href=${href("chat")}>${t("list.new")}</a><//></div>`
+          ? html`<div class="turns"><${Fault} error=${openFault.value}>
+              <a class="button" href=${href("chat")}>${t("list.new")}</a><//></div>`
           : html`<${Turns} key=${current.value.row.id} editing=${editing} onEdit=${setEditing} />`}
         ${refused.value && html`<div class="refused"><${Fault} error=${refused.value.error}>
-          ${!models.value?.length && html`<a class="button" href=${href("models", "catalogue")}>${t("chat.get_model")}</a>`}<//></div>`}
+          ${!models.value?.length && html`
+            <a class="button" href=${href("models", "catalogue")}>${t("chat.get_model")}</a>`}<//></div>`}
         <${Composer} area=${area} onEditLast=${editLast} />
       </div>
       ${drawerOpen.value && html`<${Drawer} onClose=${() => (drawerOpen.value = false)} />`}

@@ -19,11 +19,17 @@ const LAST_MODEL = "pares.model";
 export const current = signal(empty(UNSAVED));
 /** Why the conversation in the address could not be opened. @type {Signal<ApiError | null>} */
 export const openFault = signal(null);
-/** An answer that was refused before it began, with the words that asked for it. @type {Signal<{error: ApiError, content: string} | null>} */
+/**
+ * An answer that was refused before it began, with the words that asked for it.
+ * @type {Signal<{error: ApiError, content: string} | null>}
+ */
 export const refused = signal(null);
 /** @type {Signal<ReadonlyMap<string, Reply>>} */
 const replies = signal(new Map());
-/** What failed in a stored message says only its error; while the page is open it knows the hint too. @type {Signal<ReadonlyMap<string, ApiError>>} */
+/**
+ * What failed in a stored message says only its error; while the page is open it knows the hint too.
+ * @type {Signal<ReadonlyMap<string, ApiError>>}
+ */
 export const faults = signal(new Map());
 
 export const reply = computed(() => replies.value.get(current.value.row.id) ?? null);

@@ -46,8 +46,8 @@ function Rename({ row, onClose }) {
   return html`
     <${Dialog} title=${t("list.rename_title")} onClose=${onClose}>
       <form onSubmit=${submit}>
-        <div class="field wide"><input type="text" aria-label=${t("list.title")} maxlength="200" autofocus value=${title}
-          onInput=${(/** @type {any} */ event) => setTitle(event.target.value)} /></div>
+        <input type="text" aria-label=${t("list.title")} maxlength="200" autofocus value=${title}
+          onInput=${(/** @type {any} */ event) => setTitle(event.target.value)} />
         ${error && html`<${Fault} error=${error} />`}
         <div class="buttons"><button type="button" class="quiet" onClick=${onClose}>${t("ui.cancel")}</button>
           <button type="submit" disabled=${busy || !title.trim()}>${t("list.rename")}</button></div>
@@ -69,13 +69,15 @@ function Item({ row, onChoose }) {
     await fetchConversations();
     tell(t("list.deleted", { title }));
   };
-  const file = (/** @type {"md" | "json"} */ format) => address(`/conversations/${part(row.id)}/export?format=${format}`);
+  const file = address(`/conversations/${part(row.id)}/export?format=`);
   return html`
     <li class=${`conversation ${open ? "open" : ""}`}>
       <a href=${href("chat", row.id)} aria-current=${open ? "page" : undefined} onClick=${onChoose}>
-        <span class="title">${title}</span>${isAnswering(row.id) && html`<span class="caret" role="img" aria-label=${t("list.answering")} />`}
+        <span class="title">${title}</span>
+        ${isAnswering(row.id) && html`<span class="caret" role="img" aria-label=${t("list.answering")} />`}
       </a>
-      <${Popover} class="tool later" role="menu" align="end" label=${t("list.more", { title })} face=${html`<${Icon} name="more" />`}>
+      <${Popover} class="tool later" role="menu" align="end" label=${t("list.more", { title })}
+        face=${html`<${Icon} name="more" />`}>
         ${(/** @type {() => void} */ shut) => {
           const ask = (/** @type {"rename" | "delete"} */ what) => () => {
             shut();
@@ -83,14 +85,15 @@ function Item({ row, onChoose }) {
           };
           return html`
             <${MenuItem} icon="edit" onClick=${ask("rename")}>${t("list.rename")}<//>
-            <${MenuItem} icon="get" href=${file("md")} download onClick=${shut}>${t("list.export_md")}<//>
-            <${MenuItem} icon="get" href=${file("json")} download onClick=${shut}>${t("list.export_json")}<//>
+            <${MenuItem} icon="get" href=${`${file}md`} download onClick=${shut}>${t("list.export_md")}<//>
+            <${MenuItem} icon="get" href=${`${file}json`} download onClick=${shut}>${t("list.export_json")}<//>
             <${MenuItem} icon="trash" danger onClick=${ask("delete")}>${t("list.delete")}<//>`;
         }}
       <//>
       ${asking === "rename" && html`<${Rename} row=${row} onClose=${() => setAsking("")} />`}
       ${asking === "delete" && html`
-        <${Confirm} title=${t("list.delete_title")} action=${t("list.delete")} onClose=${() => setAsking("")} onConfirm=${remove}>
+        <${Confirm} title=${t("list.delete_title")} action=${t("list.delete")} onClose=${() => setAsking("")}
+          onConfirm=${remove}>
           <p>${t("list.delete_text", { title, n: row.messages })}</p><//>`}
     </li>`;
 }
@@ -115,8 +118,10 @@ function Import() {
   });
   return html`
     ${error && html`<${Fault} error=${error} />`}
-    <input ref=${input} type="file" accept=".json,application/json" hidden aria-label=${t("list.import")} onChange=${onChange} />
-    <button type="button" class="item" disabled=${busy} onClick=${() => input.current?.click()}><${Icon} name="get" />${t("list.import")}</button>`;
+    <input ref=${input} type="file" accept=".json,application/json" hidden aria-label=${t("list.import")}
+      onChange=${onChange} />
+    <button type="button" class="item" disabled=${busy} onClick=${() => input.current?.click()}>
+      <${Icon} name="get" />${t("list.import")}</button>`;
 }
 
 /** @param {{onChoose: () => void}} props what to do once a conversation was chosen */
@@ -137,17 +142,19 @@ export function Conversations({ onChoose }) {
   return html`
     <div class="list-head">
       <a class="button" href=${href("chat")} onClick=${onChoose}><${Icon} name="add" />${t("list.new")}</a>
-      <input ref=${field} type="search" class="find" aria-label=${t("list.search")} placeholder=${t("list.search")} value=${search.value}
-        onInput=${(/** @type {any} */ event) => (search.value = event.target.value)} />
+      <input ref=${field} type="search" class="find" aria-label=${t("list.search")} placeholder=${t("list.search")}
+        value=${search.value} onInput=${(/** @type {any} */ event) => (search.value = event.target.value)} />
     </div>
     <nav class="list" aria-label=${t("list.label")}>
       ${[...groups].map(([name, members]) => html`
         <h3 key=${name}>${t(`list.${name}`)}</h3>
         <ul>${members.map((row) => html`<${Item} key=${row.id} row=${row} onChoose=${onChoose} />`)}</ul>`)}
-      ${conversations.value && !rows.length && html`<p class="empty">${t(search.value ? "list.none_found" : "list.none")}</p>`}
+      ${conversations.value && !rows.length && html`
+        <p class="empty">${t(search.value ? "list.none_found" : "list.none")}</p>`}
     </nav>
     <div class="list-foot">
-      <a class="item" href=${href("chat", TEMPORARY)} onClick=${onChoose}><${Icon} name="temporary" />${t("list.temporary")}</a>
+      <a class="item" href=${href("chat", TEMPORARY)} onClick=${onChoose}>
+        <${Icon} name="temporary" />${t("list.temporary")}</a>
       <${Import} />
     </div>`;
 }

@@ -14,23 +14,34 @@ const POLL_MS = 2000;
 const KEPT = 500;
 const LOOKS = /** @type {const} */ ({ ok: ["ok", "check"], warning: ["warn", "warning"], problem: ["bad", "cross"] });
 
+/** @returns {Promise<Check[]>} */
+const checks = async () => (await call("GET", "/doctor")).checks;
+
 export function Doctor() {
-  const { value, error, again } = useFetched("doctor", async () => /** @type {Check[]} */ ((await call("GET", "/doctor")).checks));
+  const { value, error, again } = useFetched("doctor", checks);
   const wrong = value?.filter((check) => check.state !== "ok").length ?? 0;
-  const report = () => (value ?? []).map((check) => `[${check.state}] ${check.name}: ${check.message} ${check.hint}`.trim()).join("\n");
+  const report = () => (value ?? []).map(({ state, name, message, hint }) =>
+    `[${state}] ${name}: ${message} ${hint}`.trim()).join("\n");
   return html`
-    <div class="line spread"><p class="lead" role="status">${value ? t("doctor.result", { n: wrong }) : error ? "" : t("doctor.looking")}</p>
-      <span class="buttons"><${CopyButton} text=${report} label=${t("doctor.copy")} words />
-        <button type="button" class="quiet" onClick=${again}><${Icon} name="retry" />${t("doctor.again")}</button></span></div>
+    <div class="line spread">
+      <p class="lead" role="status">${value ? t("doctor.result", { n: wrong }) : error ? "" : t("doctor.looking")}</p>
+      <span class="buttons">
+        <${CopyButton} text=${report} label=${t("doctor.copy")} words />
+        <button type="button" class="quiet" onClick=${again}><${Icon} name="retry" />${t("doctor.again")}</button>
+      </span>
+    </div>
     ${error && html`<${Fault} error=${error} />`}
     <ul class="checks">${value?.map((check) => html`
-      <li key=${check.name} class=${LOOKS[check.state][0]}><span class="check-mark"><${Icon} name=${LOOKS[check.state][1]} /></span>
-        <div><strong>${check.name}</strong> <span class="fine">${t(`doctor.${check.state}`)}</span><p>${inlineCode(check.message)}</p>
+      <li key=${check.name} class=${LOOKS[check.state][0]}>
+        <span class="check-mark"><${Icon} name=${LOOKS[check.state][1]} /></span>
+        <div><strong>${check.name}</strong> <span class="fine">${t(`doctor.${check.state}`)}</span>
+          <p>${inlineCode(check.message)}</p>
           ${check.hint && html`<p class="hint">${inlineCode(check.hint)}</p>`}</div></li>`)}</ul>`;
 }
 
 /** @param {Line} line */
-const fieldsOf = (line) => Object.entries(line.fields).map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`).join(" ");
+const fieldsOf = (line) => Object.entries(line.fields)
+  .map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`).join(" ");
 
 /** @param {Line} line */
 const written = (line) => `${line.time} ${line.level} ${line.event} ${fieldsOf(line)}`.trimEnd();
@@ -62,12 +73,16 @@ export function Logs() {
   }, []);
   useEffect(() => end.current?.scrollTo({ top: end.current.scrollHeight }), [lines]);
   return html`
-    <div class="line spread"><p class="fine">${t("log.text")}</p><${CopyButton} text=${() => lines.map(written).join("\n")} label=${t("log.copy")} words /></div>
+    <div class="line spread">
+      <p class="fine">${t("log.text")}</p>
+      <${CopyButton} text=${() => lines.map(written).join("\n")} label=${t("log.copy")} words />
+    </div>
     ${error && html`<${Fault} error=${error} />`}
     <div class="log-lines" ref=${end} tabindex="0" role="region" aria-label=${t("log.title")}>
       ${lines.length === 0 && html`<p class="empty">${t("log.none")}</p>`}
       ${lines.map((line) => html`
-        <p key=${line.id} class=${`log-line ${line.level}`}><time datetime=${line.time}>${new Date(line.time).toLocaleTimeString([], { hour12: false })}</time>
+        <p key=${line.id} class=${`log-line ${line.level}`}>
+          <time datetime=${line.time}>${new Date(line.time).toLocaleTimeString([], { hour12: false })}</time>
           <b>${line.level}</b> <span>${line.event}</span> <i>${fieldsOf(line)}</i></p>`)}
     </div>`;
 }

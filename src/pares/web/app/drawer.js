@@ -44,8 +44,9 @@ function DialField({ dial, value }) {
   return html`
     <div class="field">
       <label for=${id}>${t(`drawer.${dial.key}`)}</label>
-      <input id=${id} type="number" inputmode="decimal" min=${dial.min} max=${dial.max} step=${dial.step === 1 ? 1 : "any"}
-        value=${value ?? ""} placeholder=${t("drawer.own")} aria-invalid=${bad} aria-describedby=${`${id}-hint`} onChange=${onChange} />
+      <input id=${id} type="number" inputmode="decimal" min=${dial.min} max=${dial.max}
+        step=${dial.step === 1 ? 1 : "any"} value=${value ?? ""} placeholder=${t("drawer.own")} aria-invalid=${bad}
+        aria-describedby=${`${id}-hint`} onChange=${onChange} />
       <p id=${`${id}-hint`} class=${`fine ${bad ? "wrong" : ""}`}>${bad
         ? t("drawer.between", { min: count(dial.min), max: count(dial.max) }) : t(`drawer.${dial.key}_hint`)}</p>
     </div>`;
@@ -76,8 +77,8 @@ function TextField({ label, hint, value, placeholder, code = false, rows = 4, wr
   return html`
     <div class="field wide">
       <label for=${id}>${label}</label>
-      <textarea id=${id} rows=${rows} class=${code ? "mono" : ""} value=${text} placeholder=${placeholder} spellcheck=${!code}
-        aria-invalid=${wrong !== ""} aria-describedby=${`${id}-hint`}
+      <textarea id=${id} rows=${rows} class=${code ? "mono" : ""} value=${text} placeholder=${placeholder}
+        spellcheck=${!code} aria-invalid=${wrong !== ""} aria-describedby=${`${id}-hint`}
         onInput=${(/** @type {any} */ event) => {
           setText(event.target.value);
           setUnsaved(true);
@@ -102,8 +103,8 @@ function SchemaField({ settings }) {
     setWrong(object ? "" : t("drawer.schema_object"));
     if (object) put({ schema });
   };
-  return html`<${TextField} label=${t("drawer.schema")} hint=${t("drawer.schema_hint")} code wrong=${wrong} onSave=${onSave}
-    value=${settings.schema ? JSON.stringify(settings.schema, null, 2) : ""}
+  return html`<${TextField} label=${t("drawer.schema")} hint=${t("drawer.schema_hint")} wrong=${wrong} code
+    onSave=${onSave} value=${settings.schema ? JSON.stringify(settings.schema, null, 2) : ""}
     placeholder=${'{"type": "object"}'} />`;
 }
 
@@ -139,21 +140,26 @@ export function Drawer({ onClose }) {
   return html`
     <aside class="drawer" aria-label=${t("drawer.title")} key=${row.id}>
       <div class="headline"><h2>${t("drawer.title")}</h2>
-        <button type="button" class="tool" aria-label=${t("ui.close")} onClick=${onClose}><${Icon} name="close" /></button></div>
+        <button type="button" class="tool" aria-label=${t("ui.close")} onClick=${onClose}>
+          <${Icon} name="close" /></button></div>
       <${TextField} label=${t("drawer.system")} hint=${t("drawer.system_hint")} value=${system} rows=${3}
-        placeholder=${t("drawer.system_example")} onSave=${(/** @type {string} */ text) => change({ system: text }).catch(failed)} />
+        placeholder=${t("drawer.system_example")}
+        onSave=${(/** @type {string} */ text) => change({ system: text }).catch(failed)} />
       <div class="dials">
         ${DIALS.map((dial) => html`<${DialField} key=${dial.key} dial=${dial} value=${settings[dial.key]} />`)}
-        ${(capabilities.value?.includes("thinking") || settings.thinking != null) && html`<${ThinkingField} settings=${settings} />`}
+        ${(capabilities.value?.includes("thinking") || settings.thinking != null) && html`
+          <${ThinkingField} settings=${settings} />`}
       </div>
-      <${TextField} label=${t("drawer.stop")} hint=${t("drawer.stop_hint")} value=${(settings.stop ?? []).join("\n")} rows=${2} code
-        onSave=${(/** @type {string} */ text) => put({ stop: text.split("\n").filter(Boolean) })} />
+      <${TextField} label=${t("drawer.stop")} hint=${t("drawer.stop_hint")} value=${(settings.stop ?? []).join("\n")}
+        rows=${2} code onSave=${(/** @type {string} */ text) => put({ stop: text.split("\n").filter(Boolean) })} />
       <${SchemaField} settings=${settings} />
       <div class="field wide">
         <span class="label">${t("drawer.context")}</span>
-        <p class="fine">${loaded ? t("drawer.context_now", { n: count(loaded.context) }) : t("drawer.context_later")}</p>
+        <p class="fine">
+          ${loaded ? t("drawer.context_now", { n: count(loaded.context) }) : t("drawer.context_later")}</p>
         <div class="buttons start">
-          <button type="button" class="quiet" disabled=${!model.value} onClick=${() => setLoading(true)}>${t("drawer.context_change")}</button>
+          <button type="button" class="quiet" disabled=${!model.value} onClick=${() => setLoading(true)}>
+            ${t("drawer.context_change")}</button>
           <button type="button" class="quiet" disabled=${!changed} onClick=${reset}>${t("drawer.reset")}</button>
         </div>
       </div>

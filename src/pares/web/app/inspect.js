@@ -1,4 +1,4 @@
-/** What is inside a model: architecture, tensors, tokenizer, templates, licence, and whether its bytes are what they should be. */
+/** What is inside a model: architecture, tensors, tokenizer, templates, licence, and whether its bytes are right. */
 
 import { html, useEffect } from "../vendor/preact.js";
 import { tell } from "./announce.js";
@@ -24,20 +24,26 @@ function Exactness({ loaded, name }) {
   const { busy, error, run } = useAction();
   if (!loaded || loaded.state === "loading") {
     return html`<p class="fine">${t("inspect.exact_unknown")}</p>
-      <div class="buttons start"><button type="button" class="quiet" disabled=${busy || loaded !== undefined} onClick=${() => run(() => load(name))}>
-        ${t("inspect.measure")}</button></div>${error && html`<${Fault} error=${error} />`}`;
+      <div class="buttons start">
+        <button type="button" class="quiet" disabled=${busy || loaded !== undefined}
+          onClick=${() => run(() => load(name))}>${t("inspect.measure")}</button></div>${error && html`<${Fault} error=${error} />`}`;
   }
   return html`
     <dl class="facts">
       <dt>${t("inspect.profile")}</dt><dd>${t(`load.${loaded.profile}`)}</dd>
       <dt>${t("inspect.exactness")}</dt>
-      <dd><span class=${`chip ${loaded.exact ? "warn" : "ok"}`}>${t(loaded.exact ? "inspect.not_exact" : "inspect.is_exact")}</span>
+      <dd><span class=${`chip ${loaded.exact ? "warn" : "ok"}`}>${t(loaded.exact
+          ? "inspect.not_exact" : "inspect.is_exact")}</span>
         ${" "}${loaded.exact || t("inspect.exact_text")}</dd>
       <dt>${t("inspect.fingerprint")}</dt>
       <dd class="mono break">${loaded.fingerprint || t("inspect.no_fingerprint")}
-        ${loaded.fingerprint && html`<${CopyButton} text=${loaded.fingerprint} label=${t("inspect.copy_fingerprint")} />`}</dd>
+        ${loaded.fingerprint && html`
+          <${CopyButton} text=${loaded.fingerprint} label=${t("inspect.copy_fingerprint")} />`}</dd>
     </dl>`;
 }
+
+/** @param {{name: string}} props */
+const Model = ({ name }) => html`<a href=${href("inspect", name)}>${name}</a>`;
 
 /** @param {{detail: ModelDetail}} props */
 function Overview({ detail }) {
@@ -57,15 +63,17 @@ function Overview({ detail }) {
     <section><h2>${t("inspect.can")}</h2>
       <p class="chips">${detail.capabilities.map((name) => html`<span class="chip">${t(`inspect.can_${name}`)}</span>`)}
         <${FitChip} fit=${row.fit} need=${row.need} /></p></section>
-    <section><h2>${t("inspect.exact_title")}</h2><${Exactness} loaded=${loadedModel(row.name)} name=${row.name} /></section>
+    <section><h2>${t("inspect.exact_title")}</h2>
+      <${Exactness} loaded=${loadedModel(row.name)} name=${row.name} /></section>
     ${(detail.alias_of || detail.base || detail.system) && html`
       <section><h2>${t("inspect.made_of")}</h2><dl class="facts">
-        ${detail.alias_of && html`<dt>${t("inspect.alias_of")}</dt><dd><a href=${href("inspect", detail.alias_of)}>${detail.alias_of}</a></dd>`}
-        ${detail.base && html`<dt>${t("inspect.base")}</dt><dd><a href=${href("inspect", detail.base)}>${detail.base}</a></dd>`}
+        ${detail.alias_of && html`<dt>${t("inspect.alias_of")}</dt><dd><${Model} name=${detail.alias_of} /></dd>`}
+        ${detail.base && html`<dt>${t("inspect.base")}</dt><dd><${Model} name=${detail.base} /></dd>`}
         ${detail.adapter && html`<dt>${t("inspect.adapter")}</dt><dd>${detail.adapter}</dd>`}
         ${detail.system && html`<dt>${t("drawer.system")}</dt><dd class="plain">${detail.system}</dd>`}
       </dl></section>`}
-    <section><h2>${t("inspect.facts")}</h2><${FactTable} facts=${detail.facts} label=${t("inspect.facts")} /></section>`;
+    <section><h2>${t("inspect.facts")}</h2>
+      <${FactTable} facts=${detail.facts} label=${t("inspect.facts")} /></section>`;
 }
 
 /** @param {{detail: ModelDetail}} props */
@@ -76,7 +84,8 @@ function Templates({ detail }) {
     <p class="lead">${t("inspect.template_text")}</p>
     ${entries.map(([name, text]) => html`
       <figure class="code" key=${name}>
-        <figcaption><span>${name}</span><${CopyButton} text=${text} label=${t("inspect.copy_template", { name })} words /></figcaption>
+        <figcaption><span>${name}</span>
+          <${CopyButton} text=${text} label=${t("inspect.copy_template", { name })} words /></figcaption>
         <pre tabindex="0" class="wrap" aria-label=${t("inspect.template", { name })}><code>${text}</code></pre>
       </figure>`)}`;
 }
@@ -91,10 +100,12 @@ function FileTab({ detail, onVerified }) {
   });
   return html`
     <dl class="facts">
-      <dt>${t("inspect.path")}</dt><dd class="mono break">${detail.path} <${CopyButton} text=${detail.path} label=${t("inspect.copy_path")} /></dd>
+      <dt>${t("inspect.path")}</dt>
+      <dd class="mono break">${detail.path} <${CopyButton} text=${detail.path} label=${t("inspect.copy_path")} /></dd>
       <dt>${t("inspect.origin")}</dt><dd class="break">${detail.origin || t("inspect.no_origin")}</dd>
       <dt>${t("inspect.added")}</dt><dd>${moment(detail.row.added_at)}</dd>
-      <dt>${t("inspect.size")}</dt><dd class="num">${bytes(detail.row.size)} (${t("inspect.bytes", { n: count(detail.row.size) })})</dd>
+      <dt>${t("inspect.size")}</dt>
+      <dd class="num">${bytes(detail.row.size)} (${t("inspect.bytes", { n: count(detail.row.size) })})</dd>
       <dt>SHA-256</dt><dd class="mono break">${detail.sha256 || t("inspect.hashing")}
         ${detail.sha256 && html`<${CopyButton} text=${detail.sha256} label=${t("inspect.copy_hash")} />`}</dd>
       <dt>${t("inspect.licence")}</dt><dd>${detail.row.licence || t("add.licence_unknown")}</dd>
@@ -102,8 +113,10 @@ function FileTab({ detail, onVerified }) {
     <div class="buttons start"><button type="button" class="quiet" disabled=${busy} onClick=${verify}>
       <${Icon} name="check" />${t(busy ? "inspect.verifying" : "models.verify")}</button></div>
     ${error && html`<${Fault} error=${error} />`}
-    ${detail.licence_text.trim().toLowerCase() !== detail.row.licence.toLowerCase() && html`<section><h2>${t("inspect.licence_text")}</h2>
-      <pre tabindex="0" class="wrap paper" aria-label=${t("inspect.licence_text")}>${detail.licence_text}</pre></section>`}`;
+    ${detail.licence_text.trim().toLowerCase() !== detail.row.licence.toLowerCase() && html`
+      <section><h2>${t("inspect.licence_text")}</h2>
+        <pre tabindex="0" class="wrap paper" aria-label=${t("inspect.licence_text")}>${detail.licence_text}</pre>
+      </section>`}`;
 }
 
 /** @param {{rest: string[]}} props */
@@ -131,7 +144,8 @@ export default function Inspect({ rest }) {
       ${models.value && !names.length && html`<p class="empty">${t("inspect.none")}
         ${" "}<a href=${href("models", "catalogue")}>${t("models.see_catalogue")}</a></p>`}
       ${name && html`<${Tabs} label=${t("inspect.parts", { name })} tabs=${tabs} current=${to(tab)} />`}
-      ${error && html`<${Fault} error=${error}><button type="button" class="quiet" onClick=${again}>${t("chat.retry")}</button><//>`}
+      ${error && html`<${Fault} error=${error}>
+        <button type="button" class="quiet" onClick=${again}>${t("chat.retry")}</button><//>`}
       ${known && tab === "" && html`<${Overview} detail=${known} />`}
       ${known && tab === "tensors" && html`<${TensorsTab} key=${name} name=${name} />`}
       ${known && tab === "tokenizer" && html`<${TokenizerTab} key=${name} detail=${known} />`}

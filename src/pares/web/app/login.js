@@ -34,7 +34,8 @@ export function Login() {
           <input id=${id} type="password" class="mono" autocomplete="off" autofocus value=${token}
             onInput=${(/** @type {any} */ event) => setToken(event.target.value)} /></div>
         ${error && html`<${Fault} error=${error} />`}
-        <div class="buttons start"><button type="submit" disabled=${busy || !token.trim()}>${t("login.go")}</button></div>
+        <div class="buttons start">
+          <button type="submit" disabled=${busy || !token.trim()}>${t("login.go")}</button></div>
       </form>
     </main>`;
 }

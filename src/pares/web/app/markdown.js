@@ -36,7 +36,10 @@ export function safeLink(address) {
   return url && LINK_SCHEMES.includes(url.protocol) ? url.href : null;
 }
 
-/** Text as it is. What is longer than any screen is cut into pieces that are laid out when they come into view. @param {string} text */
+/**
+ * Text as it is. What is longer than any screen is cut into pieces that are laid out when they come into view.
+ * @param {string} text
+ */
 function plain(text) {
   if (text.length <= MAX_PROSE) return html`<p class="plain">${text}</p>`;
   const pieces = text.match(PIECES) ?? [];
@@ -90,7 +93,12 @@ function table(token, depth) {
     </table></div>`;
 }
 
-/** @param {any} token @param {number} depth @param {boolean} closed whether nothing more can be added to it @returns {any} */
+/**
+ * @param {any} token
+ * @param {number} depth
+ * @param {boolean} closed whether nothing more can be added to it
+ * @returns {any}
+ */
 function block(token, depth, closed = true) {
   if (depth > MAX_DEPTH) return plain(token.raw);
   switch (token.type) {
@@ -99,7 +107,8 @@ function block(token, depth, closed = true) {
     case "checkbox":
       return null;
     case "heading":
-      return html`<div class=${`h h${token.depth}`} role="heading" aria-level=${Math.max(3, Math.min(token.depth + 1, 6))}>
+      return html`<div class=${`h h${token.depth}`} role="heading"
+        aria-level=${Math.max(3, Math.min(token.depth + 1, 6))}>
         ${inline(token.tokens, depth + 1)}</div>`;
     case "paragraph":
       return token.tokens[0]?.type === "long"

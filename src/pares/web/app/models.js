@@ -1,7 +1,7 @@
 /** The models of this PC, those that can be had, and what is being fetched. */
 
 import { html, useState } from "../vendor/preact.js";
-import { AddByAddress, ImportDialog } from "./add.js";
+import { AddByAddress, ImportDialog, OfflineNote } from "./add.js";
 import { tell } from "./announce.js";
 import { call, part } from "./api.js";
 import { change, close } from "./chat_state.js";
@@ -21,20 +21,28 @@ import { Confirm, Fault, MenuItem, Popover, Progress, Tabs, useAction } from "./
 function InMemory({ loaded }) {
   if (loaded.state === "loading") {
     const words = t("models.loading", { share: percent(loaded.progress) });
-    return html`<div class="in-memory"><span class="fine">${words}</span><${Progress} value=${loaded.progress} max=${1} label=${words} /></div>`;
+    return html`<div class="in-memory"><span class="fine">${words}</span>
+      <${Progress} value=${loaded.progress} max=${1} label=${words} /></div>`;
   }
   const facts = [
-    t("models.memory", { n: bytes(loaded.memory_bytes) }), t("models.context", { n: count(loaded.context) }), t(`models.${loaded.profile}`),
+    t("models.memory", { n: bytes(loaded.memory_bytes) }),
+    t("models.context", { n: count(loaded.context) }),
+    t(`models.${loaded.profile}`),
     loaded.running + loaded.waiting > 0 ? t("models.answering", { n: loaded.running, waiting: loaded.waiting }) : "",
     loaded.tokens_per_s > 0 ? t("chat.speed", { n: decimal(loaded.tokens_per_s) }) : "",
     loaded.expires_at ? t("models.expires", { when: ago(loaded.expires_at) }) : t("models.stays"),
   ];
-  return html`<p class="in-memory fine num"><span class="dot on" aria-hidden="true" />${facts.filter(Boolean).join(" · ")}</p>`;
+  return html`
+    <p class="in-memory fine num"><span class="dot" aria-hidden="true" />${facts.filter(Boolean).join(" · ")}</p>`;
 }
 
-/** @param {{row: ModelRow, onDelete: () => void, onLoad: () => void, run: (work: () => Promise<unknown>) => void}} props */
+/**
+ * @param {{row: ModelRow, onDelete: () => void, onLoad: () => void,
+ *   run: (work: () => Promise<unknown>) => void}} props
+ */
 const More = ({ row, onDelete, onLoad, run }) => html`
-  <${Popover} class="tool" role="menu" align="end" label=${t("models.more", { name: row.name })} face=${html`<${Icon} name="more" />`}>
+  <${Popover} class="tool" role="menu" align="end" label=${t("models.more", { name: row.name })}
+    face=${html`<${Icon} name="more" />`}>
     ${(/** @type {() => void} */ shut) => {
       const verify = () => run(async () => {
         const { sha256 } = await call("POST", `/models/${part(row.name)}/verify`);
@@ -68,14 +76,16 @@ function Item({ row }) {
     await fetchModels();
     tell(t(row.linked ? "models.unlinked" : "models.deleted", { name: row.name, size: bytes(freed) }));
   };
-  const facts = [row.architecture, row.parameters ? t("models.parameters", { n: parameters(row.parameters) }) : "", row.quantization,
-    bytes(row.size), row.licence, row.linked ? t("models.linked") : ""];
+  const facts = [
+    row.architecture, row.parameters ? t("models.parameters", { n: parameters(row.parameters) }) : "",
+    row.quantization, bytes(row.size), row.licence, row.linked ? t("models.linked") : "",
+  ];
   return html`
     <li class="row">
       <div class="row-head">
         <div class="row-name">
           <a class="strong" href=${href("inspect", row.name)}>${row.name}</a>
-          ${row.kind !== "model" && html` <span class="chip">${t(`models.kind_${row.kind}`)}</span>`}
+          ${row.kind !== "model" && html`${" "}<span class="chip">${t(`models.kind_${row.kind}`)}</span>`}
           <p class="fine num">${facts.filter(Boolean).join(" · ")}</p>
         </div>
         <${FitChip} fit=${row.fit} need=${row.need} />
@@ -83,7 +93,8 @@ function Item({ row }) {
           ${usable && (loaded
             ? html`<button type="button" class="quiet" disabled=${busy || loaded.state === "stopping"}
                 onClick=${() => run(() => unload(row.name))}>${t("models.unload")}</button>`
-            : html`<button type="button" class="quiet" disabled=${busy} onClick=${() => run(() => load(row.name))}>${t("models.load")}</button>`)}
+            : html`<button type="button" class="quiet" disabled=${busy}
+                onClick=${() => run(() => load(row.name))}>${t("models.load")}</button>`)}
           ${usable && html`<button type="button" class="gentle" onClick=${chat}>${t("models.chat")}</button>`}
           <${More} row=${row} run=${run} onDelete=${() => setAsking("delete")} onLoad=${() => setAsking("load")} />
         </div>
@@ -94,8 +105,8 @@ function Item({ row }) {
       ${error && html`<${Fault} error=${error} />`}
       ${asking === "load" && html`<${LoadDialog} name=${row.name} onClose=${() => setAsking("")} />`}
       ${asking === "delete" && html`
-        <${Confirm} title=${t("models.delete_title", { name: row.name })} action=${t(row.linked ? "models.unlink" : "models.delete")}
-          onClose=${() => setAsking("")} onConfirm=${remove}>
+        <${Confirm} title=${t("models.delete_title", { name: row.name })} onClose=${() => setAsking("")}
+          action=${t(row.linked ? "models.unlink" : "models.delete")} onConfirm=${remove}>
           <p>${t(row.linked ? "models.unlink_text" : "models.delete_text", { size: bytes(row.size) })}</p><//>`}
     </li>`;
 }
@@ -103,7 +114,9 @@ function Item({ row }) {
 function Here() {
   const rows = models.value;
   if (rows === null) return null;
-  if (rows.length) return html`<ul class="rows">${rows.map((row) => html`<${Item} key=${row.name} row=${row} />`)}</ul>`;
+  if (rows.length) {
+    return html`<ul class="rows">${rows.map((row) => html`<${Item} key=${row.name} row=${row} />`)}</ul>`;
+  }
   const smallest = catalogue.value?.toSorted((a, b) => a.size - b.size)[0];
   return html`<p class="empty">${smallest ? t("models.none", { size: bytes(smallest.size) }) : t("models.none_at_all")}
     ${" "}<a href=${href("models", "catalogue")}>${t("models.see_catalogue")}</a></p>`;
@@ -113,18 +126,21 @@ function Here() {
 function Offer({ row }) {
   const { busy, error, run } = useAction();
   const coming = pullOf(row.name);
-  const facts = [t("models.parameters", { n: parameters(row.parameters) }), row.quantization, bytes(row.size), row.licence];
+  const facts = [
+    t("models.parameters", { n: parameters(row.parameters) }), row.quantization, bytes(row.size), row.licence,
+  ];
   return html`
     <li class="row">
       <div class="row-head">
-        <div class="row-name"><strong>${row.title}</strong>${row.starter && html` <span class="chip">${t("models.starter")}</span>`}
+        <div class="row-name"><strong>${row.title}</strong>
+          ${row.starter && html`${" "}<span class="chip">${t("models.starter")}</span>`}
           <p>${row.description}</p><p class="fine num">${facts.join(" · ")}</p></div>
         <${FitChip} fit=${row.fit} need=${row.need} />
         <div class="buttons">
           ${row.here ? html`<span class="chip ok"><${Icon} name="check" />${t("models.here")}</span>`
             : html`<button type="button" class="gentle" disabled=${busy || coming !== undefined || status.value?.offline}
-                aria-label=${t("picker.get", { name: row.title, size: bytes(row.size) })} onClick=${() => run(() => pull(row.name))}>
-                <${Icon} name="get" />${t("models.get")}</button>`}
+                aria-label=${t("picker.get", { name: row.title, size: bytes(row.size) })}
+                onClick=${() => run(() => pull(row.name))}><${Icon} name="get" />${t("models.get")}</button>`}
         </div>
       </div>
       ${coming && html`<${PullProgress} pull=${coming} />`}
@@ -133,7 +149,7 @@ function Offer({ row }) {
 }
 
 const Catalogue = () => html`
-  ${status.value?.offline && html`<${Fault} error=${{ message: t("welcome.offline"), hint: t("welcome.offline_hint") }} />`}
+  <${OfflineNote} />
   <ul class="rows">${(catalogue.value ?? []).map((row) => html`<${Offer} key=${row.name} row=${row} />`)}</ul>`;
 
 /** @param {{tab: string}} props */
@@ -150,12 +166,15 @@ export default function Models({ tab }) {
   return html`
     <div class="page">
       <header class="page-head"><h1>${t("models.title")}</h1>
-        ${machine && html`<p class="fine num">${t("models.room", { memory: bytes(machine.memory_free), disk: bytes(machine.disk_free) })}</p>`}</header>
+        ${machine && html`<p class="fine num">${t("models.room", {
+          memory: bytes(machine.memory_free), disk: bytes(machine.disk_free),
+        })}</p>`}</header>
       <${Tabs} label=${t("models.title")} tabs=${tabs} current=${href("models", ...(tab ? [tab] : []))} />
       <${Tab} />
       ${tab !== "downloads" && html`
         <section class="adding" aria-label=${t("add.title")}><h2>${t("add.title")}</h2><${AddByAddress} />
-          <p><button type="button" class="link" onClick=${() => setImporting(true)}>${t("add.import_open")}</button></p></section>`}
+          <button type="button" class="link" onClick=${() => setImporting(true)}>${t("add.import_open")}</button>
+        </section>`}
       ${importing && html`<${ImportDialog} onClose=${() => setImporting(false)} />`}
     </div>`;
 }

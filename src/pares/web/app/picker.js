@@ -25,7 +25,8 @@ function Here({ row, close }) {
     change({ model: row.name });
   };
   return html`
-    <li><button type="button" class="choice" aria-current=${row.name === model.value ? "true" : undefined} onClick=${choose}>
+    <li><button type="button" class="choice" aria-current=${row.name === model.value ? "true" : undefined}
+      onClick=${choose}>
       <span class=${`mark-of ${loaded ? "on" : ""}`} aria-hidden="true">${loaded ? "●" : "○"}</span>
       <span class="name">${row.name}<small>${state} · ${row.quantization} · ${bytes(row.size)}</small></span>
       <${FitWord} fit=${row.fit} />
@@ -41,7 +42,8 @@ function Offered({ row }) {
     : coming ? t(`pull.${coming.state}`) : t("picker.not_here");
   return html`
     <li><button type="button" class="choice" disabled=${busy || coming !== undefined}
-      aria-label=${t("picker.get", { name: row.title, size: bytes(row.size) })} onClick=${() => run(() => pull(row.name))}>
+      aria-label=${t("picker.get", { name: row.title, size: bytes(row.size) })}
+      onClick=${() => run(() => pull(row.name))}>
       <span class="mark-of" aria-hidden="true">↓</span>
       <span class="name">${row.title}<small>${state} · ${row.quantization} · ${bytes(row.size)}</small></span>
       <${FitWord} fit=${row.fit} />
@@ -55,7 +57,8 @@ export function Picker() {
   const here = chatModels.value;
   const loaded = here.filter((row) => loadedModel(row.name));
   const resting = here.filter((row) => !loadedModel(row.name));
-  const offered = (catalogue.value ?? []).filter((row) => !row.here && (row.chat || pullOf(row.name)) && row.fit === "runs well").slice(0, OFFERED);
+  const offered = (catalogue.value ?? [])
+    .filter((row) => !row.here && (row.chat || pullOf(row.name)) && row.fit === "runs well").slice(0, OFFERED);
   const face = html`<span class="pick">${model.value || t("picker.none")}</span><${Icon} name="down" />`;
   return html`
     <${Popover} class="picker" label=${t("picker.label", { model: model.value || t("picker.none") })} face=${face}>

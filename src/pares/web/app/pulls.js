@@ -11,6 +11,9 @@ import { Fault, Progress, useAction } from "./ui.js";
 
 /** @import { PullStatus } from "./types.js" */
 
+/** @type {Partial<Record<PullStatus["state"], string>>} */
+const LOOKS = { done: "ok", failed: "bad", paused: "warn" };
+
 /** @param {string} source a catalogue name, an address, or hf:owner/repo/file @param {string} [name] */
 export async function pull(source, name = "") {
   const begun = await call("POST", "/pulls", { source, name });
@@ -24,7 +27,7 @@ export function pullWords(pull) {
     ? t("pull.of", { done: bytes(pull.bytes), total: bytes(pull.total) }) : bytes(pull.bytes)];
   if (pull.state === "fetching" && pull.bytes_per_s > 0) {
     words.push(t("pull.rate", { rate: bytes(pull.bytes_per_s) }));
-    if (pull.eta_s !== null) words.push(t("pull.left", { time: duration(pull.eta_s) }));
+    if (pull.eta_s !== null && pull.eta_s >= 1) words.push(t("pull.left", { time: duration(pull.eta_s) }));
   }
   if (pull.origin) words.push(t("pull.from", { origin: pull.origin }));
   return words.join(" · ");
@@ -39,7 +42,8 @@ export const PullProgress = ({ pull }) => html`
 function PullItem({ pull: row }) {
   const { busy, error, run } = useAction();
   const path = `/pulls/${part(row.id)}`;
-  const act = (/** @type {"pause" | "resume"} */ verb) => run(async () => putPull(await call("POST", `${path}/${verb}`)));
+  /** @param {"pause" | "resume"} verb */
+  const act = (verb) => run(async () => putPull(await call("POST", `${path}/${verb}`)));
   const cancel = () => run(async () => {
     await call("DELETE", path);
     await fetchPulls();
@@ -48,8 +52,8 @@ function PullItem({ pull: row }) {
   return html`
     <li class="row">
       <div class="row-head">
-        <div><strong>${row.name}</strong> <span class=${`chip ${row.state === "failed" ? "bad" : row.state === "done" ? "ok" : ""}`}>
-          ${t(`pull.${row.state}`)}</span>
+        <div><strong>${row.name}</strong>${" "}
+          <span class=${`chip ${LOOKS[row.state] ?? ""}`}>${t(`pull.${row.state}`)}</span>
           <p class="fine break">${row.source}</p></div>
         <div class="buttons">
           ${underWay(row) && html`<button type="button" class="quiet" disabled=${busy} onClick=${() => act("pause")}>
@@ -61,7 +65,8 @@ function PullItem({ pull: row }) {
             ${t(row.state === "done" ? "pull.clear" : "pull.cancel")}</button>
         </div>
       </div>
-      ${row.state === "done" ? html`<p class="fine num">${bytes(row.total)}</p>` : html`<${PullProgress} pull=${row} />`}
+      ${row.state === "done"
+        ? html`<p class="fine num">${bytes(row.total)}</p>` : html`<${PullProgress} pull=${row} />`}
       ${row.error && html`<${Fault} error=${{ message: row.error, code: row.code }} />`}
       ${error && html`<${Fault} error=${error} />`}
     </li>`;

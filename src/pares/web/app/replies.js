@@ -43,7 +43,11 @@ export class Reply {
     this.drawing = false;
   }
 
-  /** Take in more of the answer; what is on the screen follows once per frame. @param {"text" | "reasoning"} kind @param {string} more */
+  /**
+   * Take in more of the answer; what is on the screen follows once per frame.
+   * @param {"text" | "reasoning"} kind
+   * @param {string} more
+   */
   hear(kind, more) {
     this.heard[kind] += more;
     if (this.drawing) return;
@@ -79,7 +83,12 @@ export const draftNode = (role, parent, content) => ({
   first_token_s: 0, seed: null, error: "",
 });
 
-/** @param {Conversation} conversation @param {ReplyRequest} request @param {AbortSignal} abort @returns {AsyncGenerator<Piece>} */
+/**
+ * @param {Conversation} conversation
+ * @param {ReplyRequest} request
+ * @param {AbortSignal} abort
+ * @returns {AsyncGenerator<Piece>}
+ */
 export async function* storedReply(conversation, request, abort) {
   const path = address(`/conversations/${part(conversation.row.id)}/reply`);
   for await (const { event, data } of stream(path, request, abort)) yield { event, data: JSON.parse(data) };

@@ -20,7 +20,12 @@ const TABS = /** @type {const} */ (["", "tools", "keys", "doctor", "log"]);
 /** @param {unknown} value */
 const written = (value) => (Array.isArray(value) ? value.join(", ") : value === null ? "" : String(value));
 
-/** What was typed, in the type that the setting has. @param {Setting} setting @param {string} text @returns {unknown} */
+/**
+ * What was typed, in the type that the setting has.
+ * @param {Setting} setting
+ * @param {string} text
+ * @returns {unknown}
+ */
 function read(setting, text) {
   const kind = setting.default ?? setting.value;
   if (Array.isArray(kind)) return text.split(",").map((item) => item.trim()).filter(Boolean);
@@ -52,17 +57,19 @@ function SettingRow({ setting, onChange }) {
     tell(t("settings.back", { name: setting.name }));
   });
   const control = typeof setting.value === "boolean"
-    ? html`<input id=${id} type="checkbox" class="switch" role="switch" checked=${chosen ?? setting.value} disabled=${fixed || busy}
-        aria-describedby=${`${id}-hint`} onChange=${choose} />`
-    : html`<input id=${id} type="text" class="mono" value=${written(setting.value)} disabled=${fixed || busy} placeholder=${t("settings.empty")}
-        inputmode=${typeof setting.default === "number" ? "decimal" : "text"} aria-describedby=${`${id}-hint`}
-        onChange=${(/** @type {any} */ event) => save(read(setting, event.target.value))} />`;
+    ? html`<input id=${id} type="checkbox" class="switch" role="switch" checked=${chosen ?? setting.value}
+        disabled=${fixed || busy} aria-describedby=${`${id}-hint`} onChange=${choose} />`
+    : html`<input id=${id} type="text" class="mono" value=${written(setting.value)} disabled=${fixed || busy}
+        placeholder=${t("settings.empty")} inputmode=${typeof setting.default === "number" ? "decimal" : "text"}
+        aria-describedby=${`${id}-hint`} onChange=${(/** @type {any} */ event) => save(read(setting, event.target.value))} />`;
   return html`
     <li class="setting">
       <div><label for=${id}>${rest.join(".").replaceAll("_", " ")}</label>
-        <p id=${`${id}-hint`} class="fine">${inlineCode(setting.description)}.${setting.restart_needed ? "" : ` ${t("settings.live")}`}</p></div>
+        <p id=${`${id}-hint`} class="fine">
+          ${inlineCode(setting.description)}.${!setting.restart_needed && ` ${t("settings.live")}`}</p></div>
       <div class="setting-value">${control}
-        <p class="fine"><span class=${`chip ${setting.source === "default" ? "" : "ok"}`} title=${t("settings.variable", { name: setting.environment })}>
+        <p class="fine"><span class=${`chip ${setting.source === "default" ? "" : "ok"}`}
+          title=${t("settings.variable", { name: setting.environment })}>
           ${t(`settings.from_${setting.source}`)}</span>
           ${setting.source === "file" && html` <button type="button" class="link" disabled=${busy} onClick=${reset}>
             ${t("settings.reset", { value: written(setting.default) || t("settings.empty") })}</button>`}
@@ -73,12 +80,14 @@ function SettingRow({ setting, onChange }) {
 
 const Theme = () => html`
   <fieldset class="segments"><legend>${t("settings.theme")}</legend>
-    ${THEMES.map((name) => html`<label><input type="radio" name="theme" checked=${theme.value === name} onChange=${() => setTheme(name)} />
+    ${THEMES.map((name) => html`<label>
+      <input type="radio" name="theme" checked=${theme.value === name} onChange=${() => setTheme(name)} />
       <span>${t(`settings.theme_${name}`)}</span></label>`)}</fieldset>`;
 
 /** @param {{name: string, text: string}} props */
 const PathFact = ({ name, text }) => html`
-  <dt>${name}</dt><dd class="mono break">${text} <${CopyButton} text=${text} label=${t("settings.copy", { name })} /></dd>`;
+  <dt>${name}</dt>
+  <dd class="mono break">${text} <${CopyButton} text=${text} label=${t("settings.copy", { name })} /></dd>`;
 
 function About() {
   const now = status.value;
@@ -89,22 +98,29 @@ function About() {
         <dt>${t("settings.version")}</dt><dd>Pares ${now.version}</dd>
         <${PathFact} name=${t("settings.home")} text=${now.home} />
         <${PathFact} name=${t("settings.address")} text=${now.url} />
-        <dt>${t("settings.running")}</dt><dd class="num">${t("settings.running_for", { time: duration(now.uptime_s), pid: String(now.pid), memory: bytes(now.memory_bytes) })}</dd>
+        <dt>${t("settings.running")}</dt><dd class="num">${t("settings.running_for", {
+          time: duration(now.uptime_s), pid: String(now.pid), memory: bytes(now.memory_bytes),
+        })}</dd>
       </dl>
       <p class="fine">${t("settings.promise")}</p></section>`;
 }
 
+/** @returns {Promise<Setting[]>} */
+const settings = async () => (await call("GET", "/settings")).settings;
+
 function SettingsTab() {
-  const { value, error, set } = useFetched("settings", async () => /** @type {Setting[]} */ ((await call("GET", "/settings")).settings));
+  const { value, error, set } = useFetched("settings", settings);
   const rooms = Map.groupBy(value ?? [], (setting) => setting.name.split(".")[0] ?? "");
-  const put = (/** @type {Setting} */ changed) => set((value ?? []).map((setting) => (setting.name === changed.name ? changed : setting)));
+  /** @param {Setting} changed */
+  const put = (changed) => set((value ?? []).map((setting) => (setting.name === changed.name ? changed : setting)));
   return html`
     <section><h2>${t("settings.look")}</h2><${Theme} /></section>
     ${error && html`<${Fault} error=${error} />`}
     <p class="fine restart">${t("settings.restart")}</p>
     ${[...rooms].map(([room, members]) => html`
       <section key=${room}><h2>${room}</h2>
-        <ul class="settings">${members.map((setting) => html`<${SettingRow} key=${setting.name} setting=${setting} onChange=${put} />`)}</ul></section>`)}
+        <ul class="settings">${members.map((setting) => html`
+          <${SettingRow} key=${setting.name} setting=${setting} onChange=${put} />`)}</ul></section>`)}
     <${About} />`;
 }
 
@@ -112,14 +128,15 @@ function SettingsTab() {
 export default function Settings({ tab: wanted }) {
   const tab = TABS.find((known) => known === wanted) ?? "";
   const now = status.value;
-  const tabs = TABS.map((key) => ({ href: href("settings", ...(key ? [key] : [])), name: t(`settings.tab_${key || "settings"}`) }));
+  const to = (/** @type {string} */ key) => href("settings", ...(key ? [key] : []));
+  const tabs = TABS.map((key) => ({ href: to(key), name: t(`settings.tab_${key || "settings"}`) }));
   const Tab = { "": SettingsTab, tools: Tools, keys: Keys, doctor: Doctor, log: Logs }[tab];
   return html`
     <div class="page">
       <header class="page-head"><h1>${t("settings.title")}</h1></header>
       ${now?.listening_beyond_this_machine && !now.key_required && html`
         <${Fault} error=${{ message: t("settings.open_door"), hint: t("settings.open_door_hint") }} />`}
-      <${Tabs} label=${t("settings.title")} tabs=${tabs} current=${href("settings", ...(tab ? [tab] : []))} />
+      <${Tabs} label=${t("settings.title")} tabs=${tabs} current=${to(tab)} />
       <${Tab} />
     </div>`;
 }

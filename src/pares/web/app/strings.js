@@ -44,7 +44,7 @@ const STRINGS = {
     title: "This PC can run open models by itself.",
     text: "A model is a file. Once it is here, it needs no account and no connection: what you write and what it answers stay on this machine.",
     machine: "This PC", memory: "Memory", free: "{n} free now", processor: "Processor", cores: { one: "{n} core", other: "{n} cores" },
-    graphics: "Graphics", no_gpu: "None found", gpu_use: "Found", no_gpu_needed: "Not needed", disk: "Disk", disk_free: "free",
+    graphics: "Graphics", no_gpu: "None found", gpu: "Found", no_gpu_needed: "Not needed", disk: "Disk", disk_free: "free",
     models: "Models that can be had, by how they fit", card: "{size} · {parameters} parameters · {quantization} · {licence}",
     start: "Start chatting", get: "Fetch and chat", get_base: "Fetch and try", start_with: "Start with {title}", minute: "Usually under a minute",
     have_gguf: "I have a GGUF file", by_address: "Get one by its address",
@@ -166,7 +166,7 @@ const STRINGS = {
     bytes: "{n} bytes", hashing: "being computed", copy_hash: "Copy the hash", licence: "Licence", licence_text: "Text of the licence", verifying: "Reading every byte",
   },
   tensors: {
-    one: "{name} · {type} · {shape} · {parameters} numbers · {size}", type: { one: "{type}: {n} tensor, {size}", other: "{type}: {n} tensors, {size}" },
+    block: "{name} · {type} · {shape} · {parameters} numbers · {size}", type: { one: "{type}: {n} tensor, {size}", other: "{type}: {n} tensors, {size}" },
     map_label: "{n} tensors in {layers} layers, drawn to scale; the table below says the same", outside: "other", only: "Only {label} in the table",
     scale: "Layers, at {n} times the scale of the row above", look: "Point at a block to read it; the table has every one.", table: "All tensors",
     filter: "Filter: name, type, or layer:3", found: "{n} of {all}, {size}", name: "Name", kind: "Type", shape: "Shape", elements: "Numbers", size: "Size", offset: "Offset",

@@ -21,8 +21,9 @@ const short = (tensor) => tensor.name.replace(/^blk\.\d+\./, "").replace(/\.weig
 const shape = (tensor) => tensor.shape.map(count).join(" × ");
 
 /** @param {TensorRow} tensor */
-const words = (tensor) => t("tensors.one", {
-  name: tensor.name, type: tensor.type, shape: shape(tensor), size: bytes(tensor.size), parameters: parameters(tensor.elements),
+const words = (tensor) => t("tensors.block", {
+  name: tensor.name, type: tensor.type, shape: shape(tensor), size: bytes(tensor.size),
+  parameters: parameters(tensor.elements),
 });
 
 /** @param {TensorRow[]} tensors @returns {Layer[]} */
@@ -40,7 +41,8 @@ function typesOf(tensors) {
     const sum = sums.get(type) ?? { bytes: 0, tensors: 0 };
     sums.set(type, { bytes: sum.bytes + size, tensors: sum.tensors + 1 });
   }
-  return [...sums].sort(([, a], [, b]) => b.bytes - a.bytes).map(([type, sum], i) => ({ type, ...sum, colour: (i % COLOURS) + 1 }));
+  return [...sums].sort(([, a], [, b]) => b.bytes - a.bytes)
+    .map(([type, sum], i) => ({ type, ...sum, colour: (i % COLOURS) + 1 }));
 }
 
 /**
@@ -49,11 +51,12 @@ function typesOf(tensors) {
  */
 const MapRow = ({ layer, label, scale, named, colours, onLook, onChoose, query }) => html`
   <div class=${`map-row ${named ? "named" : ""}`}>
-    <button type="button" class="map-label num" aria-label=${t("tensors.only", { label })} onClick=${() => onChoose(query)}>${label}</button>
+    <button type="button" class="map-label num" aria-label=${t("tensors.only", { label })}
+      onClick=${() => onChoose(query)}>${label}</button>
     <div class="map-track"><div class="map-blocks" style=${{ width: `${Math.max(1, layer.size * scale)}%` }}>
       ${layer.tensors.map((tensor) => html`
-        <span key=${tensor.name} class=${`cell c-${colours.get(tensor.type)}`} style=${{ flexGrow: tensor.size }} title=${words(tensor)}
-          onMouseEnter=${() => onLook(tensor)} onClick=${() => onChoose(tensor.name)}>
+        <span key=${tensor.name} class=${`cell c-${colours.get(tensor.type)}`} style=${{ flexGrow: tensor.size }}
+          title=${words(tensor)} onMouseEnter=${() => onLook(tensor)} onClick=${() => onChoose(tensor.name)}>
           ${named && tensor.size > layer.size * ROOMY ? short(tensor) : ""}</span>`)}
     </div></div>
     <span class="map-size num">${bytes(layer.size)}</span>
@@ -68,21 +71,27 @@ function TensorMap({ tensors, types, onChoose }) {
   const outer = layers.filter(({ layer }) => layer < 0);
   const widest = Math.max(1, ...inner.map(({ size }) => size));
   const outermost = Math.max(1, ...outer.map(({ size }) => size));
-  const row = (/** @type {Layer} */ layer, /** @type {string} */ label, /** @type {number} */ most, /** @type {boolean} */ named, /** @type {string} */ query) => html`
-    <${MapRow} key=${layer.layer} layer=${layer} label=${label} scale=${100 / most} named=${named} colours=${colours} query=${query}
-      onLook=${setLooked} onChoose=${onChoose} />`;
+  /** @param {Layer} layer @param {string} label @param {number} most @param {boolean} named */
+  const row = (layer, label, most, named) => html`
+    <${MapRow} key=${layer.layer} layer=${layer} label=${label} scale=${100 / most} named=${named} colours=${colours}
+      query=${`layer:${layer.layer}`} onLook=${setLooked} onChoose=${onChoose} />`;
   return html`
     <div class="legend">${types.map(({ type, bytes: size, tensors: n, colour }) => html`
-      <span key=${type}><span class=${`key c-${colour}`} />${t("tensors.type", { type, n, size: bytes(size) })}</span>`)}</div>
+      <span key=${type}>
+        <span class=${`key c-${colour}`} />${t("tensors.type", { type, n, size: bytes(size) })}</span>`)}</div>
     <div class="map" role="group" aria-label=${t("tensors.map_label", { n: tensors.length, layers: inner.length })}>
-      ${outer.map((layer) => row(layer, t("tensors.outside"), outermost, true, "layer:-1"))}
-      ${outer.length > 0 && inner.length > 0 && html`<p class="fine">${t("tensors.scale", { n: decimal(outermost / widest) })}</p>`}
-      ${inner.map((layer, i) => row(layer, String(layer.layer), widest, i === 0, `layer:${layer.layer}`))}
+      ${outer.map((layer) => row(layer, t("tensors.outside"), outermost, true))}
+      ${outer.length > 0 && inner.length > 0 && html`
+        <p class="fine">${t("tensors.scale", { n: decimal(outermost / widest) })}</p>`}
+      ${inner.map((layer, i) => row(layer, String(layer.layer), widest, i === 0))}
     </div>
     <p class="looked fine num" aria-hidden="true">${looked ? words(looked) : t("tensors.look")}</p>`;
 }
 
-/** @param {TensorRow[]} tensors @param {string} query every word must be in the name or the type; `layer:3` is that layer */
+/**
+ * @param {TensorRow[]} tensors
+ * @param {string} query every word must be in the name or the type; `layer:3` is that layer
+ */
 function matching(tensors, query) {
   const wanted = query.toLowerCase().split(/\s+/).filter(Boolean);
   return tensors.filter((tensor) => wanted.every((word) => word.startsWith("layer:")
@@ -96,28 +105,37 @@ function TensorTable({ tensors, query, onQuery }) {
   const rows = all ? found : found.slice(0, MAX_ROWS);
   return html`
     <div class="filter">
-      <input type="search" id="tensor-filter" aria-label=${t("tensors.filter")} placeholder=${t("tensors.filter")} value=${query}
-        onInput=${(/** @type {any} */ event) => onQuery(event.target.value)} />
+      <input type="search" id="tensor-filter" aria-label=${t("tensors.filter")} placeholder=${t("tensors.filter")}
+        value=${query} onInput=${(/** @type {any} */ event) => onQuery(event.target.value)} />
       <span class="fine num" role="status">${t("tensors.found", { n: found.length, all: tensors.length,
         size: bytes(found.reduce((sum, { size }) => sum + size, 0)) })}</span>
     </div>
     <div class="scroll" tabindex="0" role="region" aria-label=${t("tensors.table")}><table class="grid">
-      <thead><tr><th scope="col">${t("tensors.name")}</th><th scope="col">${t("tensors.kind")}</th><th scope="col">${t("tensors.shape")}</th>
-        <th scope="col" class="to-right">${t("tensors.elements")}</th><th scope="col" class="to-right">${t("tensors.size")}</th>
-        <th scope="col" class="to-right">${t("tensors.offset")}</th></tr></thead>
+      <thead><tr>
+        ${["name", "kind", "shape"].map((key) => html`<th scope="col">${t(`tensors.${key}`)}</th>`)}
+        ${["elements", "size", "offset"].map((key) => html`<th scope="col" class="to-right">${t(`tensors.${key}`)}</th>`)}
+      </tr></thead>
       <tbody>${rows.map((tensor) => html`
-        <tr key=${tensor.name}><th scope="row" class="mono">${tensor.name}</th><td>${tensor.type}</td><td class="num">${shape(tensor)}</td>
+        <tr key=${tensor.name}><th scope="row" class="mono">${tensor.name}</th>
+          <td>${tensor.type}</td><td class="num">${shape(tensor)}</td>
           <td class="num to-right">${count(tensor.elements)}</td><td class="num to-right">${bytes(tensor.size)}</td>
           <td class="num to-right">${count(tensor.offset)}</td></tr>`)}</tbody>
     </table></div>
-    ${rows.length < found.length && html`<button type="button" class="quiet" onClick=${() => setAll(true)}>${t("tensors.all", { n: count(found.length) })}</button>`}`;
+    ${rows.length < found.length && html`
+      <button type="button" class="quiet" onClick=${() => setAll(true)}>${t("tensors.all", { n: found.length })}</button>`}`;
 }
 
 /** @param {{name: string}} props */
 export function TensorsTab({ name }) {
-  const { value, error, again } = useFetched(name, async () => /** @type {TensorRow[]} */ ((await call("GET", `/models/${part(name)}/tensors`)).tensors));
+  const { value, error, again } = useFetched(name, async () => {
+    const { tensors } = await call("GET", `/models/${part(name)}/tensors`);
+    return /** @type {TensorRow[]} */ (tensors);
+  });
   const [query, setQuery] = useState("");
-  if (error) return html`<${Fault} error=${error}><button type="button" class="quiet" onClick=${again}>${t("chat.retry")}</button><//>`;
+  if (error) {
+    return html`<${Fault} error=${error}>
+      <button type="button" class="quiet" onClick=${again}>${t("chat.retry")}</button><//>`;
+  }
   if (!value) return html`<p class="fine">${t("tensors.reading")}</p>`;
   const choose = (/** @type {string} */ text) => {
     setQuery(text);
@@ -125,5 +143,6 @@ export function TensorsTab({ name }) {
   };
   return html`
     <${TensorMap} tensors=${value} types=${typesOf(value)} onChoose=${choose} />
-    <section><h2>${t("tensors.table")}</h2><${TensorTable} tensors=${value} query=${query} onQuery=${setQuery} /></section>`;
+    <section><h2>${t("tensors.table")}</h2>
+      <${TensorTable} tensors=${value} query=${query} onQuery=${setQuery} /></section>`;
 }

@@ -27,8 +27,9 @@ export function TokenizerTab({ detail }) {
     return () => clearTimeout(timer);
   }, [typed]);
   const { name } = detail.row;
-  const { value, error } = useFetched(`${name} ${place.search} ${place.offset}`, async () => /** @type {{total: number, tokens: Token[]}} */ (
-    await call("GET", `/models/${part(name)}/tokens?search=${encodeURIComponent(place.search)}&offset=${place.offset}&limit=${PAGE}`)));
+  const path = `/models/${part(name)}/tokens?search=${part(place.search)}&offset=${place.offset}&limit=${PAGE}`;
+  const { value, error } = useFetched(path, async () =>
+    /** @type {{total: number, tokens: Token[]}} */ (await call("GET", path)));
   const total = value?.total ?? 0;
   const turn = (/** @type {number} */ by) => setPlace({ ...place, offset: place.offset + by });
   return html`
@@ -41,15 +42,18 @@ export function TokenizerTab({ detail }) {
           from: count(place.offset + 1), to: count(Math.min(place.offset + PAGE, total)), total: count(total),
         }) : value ? t("tokens.none") : ""}</span>
         <span class="fill" />
-        <button type="button" class="tool" aria-label=${t("tokens.back")} disabled=${place.offset === 0} onClick=${() => turn(-PAGE)}><${Icon} name="back" /></button>
-        <button type="button" class="tool" aria-label=${t("tokens.forward")} disabled=${place.offset + PAGE >= total} onClick=${() => turn(PAGE)}><${Icon} name="forward" /></button>
+        <button type="button" class="tool" aria-label=${t("tokens.back")} disabled=${place.offset === 0}
+          onClick=${() => turn(-PAGE)}><${Icon} name="back" /></button>
+        <button type="button" class="tool" aria-label=${t("tokens.forward")} disabled=${place.offset + PAGE >= total}
+          onClick=${() => turn(PAGE)}><${Icon} name="forward" /></button>
       </div>
       ${error && html`<${Fault} error=${error} />`}
       <div class="scroll" tabindex="0" role="region" aria-label=${t("tokens.title")}><table class="grid tokens">
-        <thead><tr><th scope="col" class="to-right">${t("tokens.id")}</th><th scope="col">${t("tokens.text")}</th><th scope="col">${t("tokens.bytes")}</th>
-          <th scope="col">${t("tokens.kind")}</th></tr></thead>
+        <thead><tr><th scope="col" class="to-right">${t("tokens.id")}</th>
+          ${["text", "bytes", "kind"].map((key) => html`<th scope="col">${t(`tokens.${key}`)}</th>`)}</tr></thead>
         <tbody>${(value?.tokens ?? []).map((token) => html`
-          <tr key=${token.id}><th scope="row" class="num to-right">${count(token.id)}</th><td><code class="token">${visible(token.text)}</code></td>
+          <tr key=${token.id}><th scope="row" class="num to-right">${count(token.id)}</th>
+            <td><code class="token">${visible(token.text)}</code></td>
             <td class="mono fine">${token.bytes}</td><td class="fine">${token.kind}</td></tr>`)}</tbody>
       </table></div>
     </section>`;

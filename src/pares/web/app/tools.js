@@ -8,15 +8,18 @@ import { t } from "./strings.js";
 import { CopyButton, inlineCode } from "./ui.js";
 
 /** @param {{title: string, text: string, children: any}} props */
-const Block = ({ title, text, children }) => html`<section><h2>${title}</h2><p>${inlineCode(text)}</p>${children}</section>`;
+const Block = ({ title, text, children }) => html`
+  <section><h2>${title}</h2><p>${inlineCode(text)}</p>${children}</section>`;
 
 /** @param {{name: string, value: string}} props */
 const Address = ({ name, value }) => html`
-  <div class="address"><span>${name}</span><code class="break">${value}</code><${CopyButton} text=${value} label=${t("tools.copy", { name })} words /></div>`;
+  <div class="address"><span>${name}</span><code class="break">${value}</code>
+    <${CopyButton} text=${value} label=${t("tools.copy", { name })} words /></div>`;
 
 /** @param {{name: string, text: string}} props */
 const Sample = ({ name, text }) => html`
-  <figure class="code"><figcaption><span>${name}</span><${CopyButton} text=${text} label=${t("tools.copy", { name })} words /></figcaption>
+  <figure class="code">
+    <figcaption><span>${name}</span><${CopyButton} text=${text} label=${t("tools.copy", { name })} words /></figcaption>
     <pre tabindex="0" aria-label=${name}><code>${text}</code></pre></figure>`;
 
 export function Tools() {
@@ -36,7 +39,8 @@ print(answer.choices[0].message.content)`;
   -d '{"model": "${name}", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}'`;
   return html`
     <p class="lead">${t("tools.text")}</p>
-    <p class="fine">${t(status.value?.key_required ? "tools.key_needed" : "tools.no_key")} <a href=${href("settings", "keys")}>${t("tools.make_key")}</a></p>
+    <p class="fine">${t(status.value?.key_required ? "tools.key_needed" : "tools.no_key")}
+      ${" "}<a href=${href("settings", "keys")}>${t("tools.make_key")}</a></p>
     <${Block} title=${t("tools.openai")} text=${t("tools.openai_text")}>
       <${Address} name=${t("tools.base_url")} value=${`${origin}/v1`} />
       <${Address} name=${t("tools.environment")} value=${`OPENAI_BASE_URL=${origin}/v1 OPENAI_API_KEY=${key}`} />

@@ -13,7 +13,8 @@
  *
  * @typedef {{version: string, ready: boolean, pid: number, home: string, url: string, uptime_s: number,
  *   offline: boolean, listening_beyond_this_machine: boolean, key_required: boolean, memory_bytes: number,
- *   machine: Machine, loaded: Loaded[], pulls_active: number, models: number}} NodeStatus
+ *   machine: Machine, loaded: Loaded[], pulls_active: number, models: number,
+ *   passing: boolean}} NodeStatus
  *
  * @typedef {{weights: number, kv_cache: number, buffers: number, total: number, free: number, context: number,
  *   largest_context: number, text: string}} Need

@@ -8,7 +8,10 @@ import { t } from "./strings.js";
 const COPIED_MS = 2000;
 const EDGE = 8;
 
-/** Copy, also on an insecure address of the local network, where the clipboard of the browser is closed. @param {string} text */
+/**
+ * Copy, also on an insecure address of the local network, where the clipboard of the browser is closed.
+ * @param {string} text
+ */
 async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   const area = Object.assign(document.createElement("textarea"), { value: text });
@@ -29,7 +32,8 @@ export function CopyButton({ text, label, words = false, class: extra = "" }) {
   return html`
     <button type="button" class=${`tool ${extra}`} aria-label=${copied ? t("ui.copied") : label}
       title=${words ? undefined : label} onClick=${act}>
-      <${Icon} name=${copied ? "check" : "copy"} />${words && html`<span>${copied ? t("ui.copied") : t("ui.copy")}</span>`}
+      <${Icon} name=${copied ? "check" : "copy"} />
+      ${words && html`<span>${copied ? t("ui.copied") : t("ui.copy")}</span>`}
     </button>`;
 }
 
@@ -75,14 +79,21 @@ export function Popover({ label, face, class: extra = "", role = "dialog", align
     </div>`;
 }
 
-/** @param {{icon: any, onClick?: () => void, href?: string, download?: boolean, danger?: boolean, children: any}} props */
+/**
+ * One line of a menu.
+ * @param {{icon: any, onClick?: () => void, href?: string, download?: boolean, danger?: boolean,
+ *   children: any}} props
+ */
 export const MenuItem = ({ icon, onClick, href, download = false, danger = false, children }) => href
   ? html`<a role="menuitem" class="item" href=${href} download=${download || undefined} onClick=${onClick}>
       <${Icon} name=${icon} />${children}</a>`
   : html`<button type="button" role="menuitem" class=${`item ${danger ? "danger" : ""}`} onClick=${onClick}>
       <${Icon} name=${icon} />${children}</button>`;
 
-/** A question or a form over the page; the page waits. @param {{title: string, onClose: () => void, class?: string, children: any}} props */
+/**
+ * A question or a form over the page; the page waits.
+ * @param {{title: string, onClose: () => void, class?: string, children: any}} props
+ */
 export function Dialog({ title, onClose, class: extra = "", children }) {
   const box = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const id = useId();
@@ -93,7 +104,8 @@ export function Dialog({ title, onClose, class: extra = "", children }) {
     <dialog ref=${box} class=${extra} aria-labelledby=${id} onClose=${onClose} onMouseDown=${onBackdrop}>
       <div class="inside">
         <div class="headline"><h2 id=${id}>${title}</h2>
-          <button type="button" class="tool" aria-label=${t("ui.close")} onClick=${onClose}><${Icon} name="close" /></button>
+          <button type="button" class="tool" aria-label=${t("ui.close")} onClick=${onClose}>
+            <${Icon} name="close" /></button>
         </div>
         ${children}
       </div>
@@ -122,13 +134,17 @@ export function Confirm({ title, action, onClose, onConfirm, children }) {
     <//>`;
 }
 
-/** What happened, why, and what to do now. @param {{error: {message: string, hint?: string, code?: string}, children?: any}} props */
+/**
+ * What happened, why, and what to do now.
+ * @param {{error: {message: string, hint?: string, code?: string}, children?: any}} props
+ */
 export const Fault = ({ error, children }) => html`
   <div class="fault" role="alert">
     <${Icon} name="warning" />
     <div><p>${error.message}</p>${error.hint && html`<p class="hint">${inlineCode(error.hint)}</p>`}
       ${children && html`<div class="buttons start">${children}</div>`}</div>
-    <${CopyButton} label=${t("ui.copy_error")} text=${[error.message, error.hint, error.code].filter(Boolean).join("\n")} />
+    <${CopyButton} label=${t("ui.copy_error")}
+      text=${[error.message, error.hint, error.code].filter(Boolean).join("\n")} />
   </div>`;
 
 /** Our own messages quote commands in backticks. @param {string} text */
@@ -136,9 +152,13 @@ export const inlineCode = (text) => text.split("`").map((piece, i) => (i % 2 ? h
 
 /** @param {{value: number, max: number, label: string}} props max 0: how much there is is not known yet */
 export const Progress = ({ value, max, label }) => html`
-  <progress class="progress" aria-label=${label} value=${max > 0 ? value : undefined} max=${max > 0 ? max : undefined} />`;
+  <progress class="progress" aria-label=${label} value=${max > 0 ? value : undefined}
+    max=${max > 0 ? max : undefined} />`;
 
-/** Ways through one screen, as links. @param {{label: string, tabs: {href: string, name: string, count?: number}[], current: string}} props */
+/**
+ * Ways through one screen, as links.
+ * @param {{label: string, tabs: {href: string, name: string, count?: number}[], current: string}} props
+ */
 export const Tabs = ({ label, tabs, current }) => html`
   <nav class="tabs" aria-label=${label}>
     ${tabs.map((tab) => html`
@@ -181,5 +201,6 @@ export function useFetched(key, fetcher) {
       wanted = false;
     };
   }, [key, turn]);
-  return { ...state, again: () => setTurn((now) => now + 1), set: (/** @type {T} */ value) => setState({ value, error: null }) };
+  const set = (/** @type {T} */ value) => setState({ value, error: null });
+  return { ...state, again: () => setTurn((now) => now + 1), set };
 }

@@ -1,29 +1,34 @@
 /** First run: what this machine can do, and one click from nothing to a chat. */
 
 import { computed, html, signal, useEffect, useState } from "../vendor/preact.js";
+import { ImportDialog, OfflineNote } from "./add.js";
 import { tell } from "./announce.js";
 import { ApiError, asApiError, call, part } from "./api.js";
 import { change, close } from "./chat_state.js";
 import { FitChip } from "./fit.js";
 import { bytes, parameters, percent } from "./format.js";
 import { Icon } from "./icons.js";
-import { ImportDialog } from "./add.js";
 import { pull, pullWords } from "./pulls.js";
 import { go, href, route } from "./router.js";
-import { catalogue, chatModels, conversations, fetchModels, loadedModel, models, onEvent, pulls, status, underWay } from "./state.js";
+import {
+  catalogue, chatModels, conversations, fetchModels, loadedModel, models, onEvent, pulls, status, underWay,
+} from "./state.js";
 import { t } from "./strings.js";
 import { Fault, Progress } from "./ui.js";
 
 /** @import { CatalogueRow, Machine } from "./types.js" */
+/** @import { Signal } from "../vendor/preact.js" */
+
+/** @typedef {{name: string, title: string, step: "get" | "load", error: ApiError | null}} WayOn */
 
 const FITS = ["runs well", "tight", "needs more machines", "will not run"];
 
-/** The way from a catalogue entry to a chat: fetched, checked, loaded. @type {import("../vendor/preact.js").Signal<{name: string, title: string, step: "get" | "load", error: ApiError | null} | null>} */
+/** The way from a catalogue entry to a chat: fetched, checked, loaded. @type {Signal<WayOn | null>} */
 const way = signal(null);
 
 /** Nothing here to chat with, and nothing said yet; or on the way to it. */
 export const isFirstRun = computed(() => way.value !== null
-  || (models.value !== null && conversations.value !== null && !chatModels.value.length && !conversations.value.length));
+  || (models.value !== null && !chatModels.value.length && conversations.value?.length === 0));
 
 /** @param {string} id @returns {Promise<void>} when that download is done */
 function fetched(id) {
@@ -32,8 +37,9 @@ function fetched(id) {
       const row = pulls.value.find((other) => other.id === id);
       if (row && row.state !== "done" && row.state !== "failed") return;
       forget();
+      const message = row?.error ?? t("welcome.cancelled");
       if (row?.state === "done") resolve();
-      else reject(new ApiError(0, { message: row?.error ?? t("welcome.cancelled"), code: row?.code, hint: t("welcome.pull_hint") }));
+      else reject(new ApiError(0, { message, code: row?.code, hint: t("welcome.pull_hint") }));
     };
     const forget = onEvent(look);
     look();
@@ -41,10 +47,13 @@ function fetched(id) {
 }
 
 /** @param {CatalogueRow} row */
+const pullUnderWay = (row) => pulls.value.find((other) => other.name === row.name && underWay(other));
+
+/** @param {CatalogueRow} row */
 async function start(row) {
   way.value = { name: row.name, title: row.title, step: "get", error: null };
   try {
-    if (!row.here) await fetched((pulls.value.find((other) => other.name === row.name && underWay(other)) ?? await pull(row.name)).id);
+    if (!row.here) await fetched((pullUnderWay(row) ?? await pull(row.name)).id);
     way.value = { ...way.value, step: "load" };
     await call("POST", `/models/${part(row.name)}/load`, {});
     await fetchModels();
@@ -60,11 +69,13 @@ async function start(row) {
 /** @param {{machine: Machine}} props */
 const Facts = ({ machine }) => html`
   <dl class="machine">
-    <div><dt>${t("welcome.memory")}</dt><dd>${bytes(machine.memory_total)}<small>${t("welcome.free", { n: bytes(machine.memory_free) })}</small></dd></div>
-    <div><dt>${t("welcome.processor")}</dt><dd>${t("welcome.cores", { n: machine.cores })}<small>${machine.instruction_set}</small></dd></div>
-    <div><dt>${t("welcome.graphics")}</dt><dd>${machine.gpus.length ? machine.gpus.join(", ") : t("welcome.no_gpu")}
-      <small>${t(machine.gpus.length ? "welcome.gpu_use" : "welcome.no_gpu_needed")}</small></dd></div>
-    <div><dt>${t("welcome.disk")}</dt><dd>${bytes(machine.disk_free)}<small>${t("welcome.disk_free")}</small></dd></div>
+    ${[
+      ["memory", bytes(machine.memory_total), t("welcome.free", { n: bytes(machine.memory_free) })],
+      ["processor", t("welcome.cores", { n: machine.cores }), machine.instruction_set],
+      machine.gpus.length ? ["graphics", machine.gpus.join(", "), t("welcome.gpu")]
+        : ["graphics", t("welcome.no_gpu"), t("welcome.no_gpu_needed")],
+      ["disk", bytes(machine.disk_free), t("welcome.disk_free")],
+    ].map(([key, value, hint]) => html`<div><dt>${t(`welcome.${key}`)}</dt><dd>${value}<small>${hint}</small></dd></div>`)}
   </dl>`;
 
 /** @param {{row: CatalogueRow, first: boolean}} props */
@@ -77,8 +88,8 @@ function Card({ row, first }) {
       <p class="fine num">${t("welcome.card", { size: bytes(row.size), parameters: parameters(row.parameters),
         quantization: row.quantization, licence: row.licence })}</p>
       <div class="buttons start">
-        <button type="button" class=${first ? "" : "quiet"} disabled=${offline || row.fit === "will not run"} onClick=${() => start(row)}
-          aria-label=${first ? undefined : t("welcome.start_with", { title: row.title })}>
+        <button type="button" class=${first ? "" : "quiet"} disabled=${offline || row.fit === "will not run"}
+          aria-label=${first ? undefined : t("welcome.start_with", { title: row.title })} onClick=${() => start(row)}>
           ${t(first ? "welcome.start" : row.chat ? "welcome.get" : "welcome.get_base")}</button>
         ${first && html`<span class="fine">${t("welcome.minute")}</span>`}
       </div>
@@ -105,8 +116,12 @@ function Way() {
   }, [now.error]);
   const cancel = async () => {
     setLeaving(true);
-    if (row && row.state !== "done") await call("DELETE", `/pulls/${part(row.id)}`).catch((fault) => tell(asApiError(fault).message));
-    pulls.value = pulls.value.filter((other) => other !== row);
+    try {
+      if (row && row.state !== "done") await call("DELETE", `/pulls/${part(row.id)}`);
+      pulls.value = pulls.value.filter((other) => other !== row);
+    } catch (fault) {
+      tell(asApiError(fault).message);
+    }
     way.value = null;
   };
   const retry = () => {
@@ -114,17 +129,19 @@ function Way() {
     if (offered) start(offered);
   };
   const share = loaded?.progress ?? 0;
+  const getting = t("welcome.getting", { title: now.title });
   return html`
     <section class="way" aria-label=${t("welcome.way", { title: now.title })}>
       <ol class="steps">
-        <${Step} state=${got || checking ? "done" : "now"} title=${t("welcome.getting", { title: now.title })}>
-          ${row && html`${!got && !checking && html`<${Progress} value=${row.bytes} max=${row.total} label=${t("welcome.getting", { title: now.title })} />`}
-            <p class="fine num">${pullWords(row)}</p>`}
+        <${Step} state=${got || checking ? "done" : "now"} title=${getting}>
+          ${row && !got && !checking && html`<${Progress} value=${row.bytes} max=${row.total} label=${getting} />`}
+          ${row && html`<p class="fine num">${pullWords(row)}</p>`}
         <//>
         <${Step} state=${got ? "done" : checking ? "now" : "to-come"} title=${t("welcome.checking")}>
           <p class="fine">${t("welcome.checking_hint")}</p><//>
         <${Step} state=${now.step === "load" ? "now" : "to-come"} title=${t("welcome.loading")}>
-          ${now.step === "load" && html`<${Progress} value=${share} max=${loaded ? 1 : 0} label=${t("welcome.loading")} />
+          ${now.step === "load" && html`
+            <${Progress} value=${share} max=${loaded ? 1 : 0} label=${t("welcome.loading")} />
             <p class="fine num">${loaded ? percent(share) : t("welcome.loading_starts")}</p>`}<//>
       </ol>
       ${now.error
@@ -140,22 +157,28 @@ export function Welcome() {
   const [importing, setImporting] = useState(false);
   useEffect(() => {
     // A page that was left and opened again takes up the way where it is.
-    const begun = catalogue.value?.find((row) => pulls.value.some((other) => other.name === row.name && underWay(other)));
+    const begun = catalogue.value?.find(pullUnderWay);
     if (begun && !way.value) start(begun);
   }, [catalogue.value]);
   const rows = (catalogue.value ?? []).toSorted((a, b) =>
-    Number(b.starter) - Number(a.starter) || FITS.indexOf(a.fit) - FITS.indexOf(b.fit) || Number(b.chat) - Number(a.chat) || a.size - b.size);
+    Number(b.starter) - Number(a.starter) || FITS.indexOf(a.fit) - FITS.indexOf(b.fit)
+    || Number(b.chat) - Number(a.chat) || a.size - b.size);
   const nothingFits = rows.length > 0 && rows.every((row) => row.fit === "will not run");
   return html`
     <div class="page welcome">
       <header><h1>${t("welcome.title")}</h1><p class="lead">${t("welcome.text")}</p></header>
-      ${status.value && html`<section aria-label=${t("welcome.machine")}><h2>${t("welcome.machine")}</h2><${Facts} machine=${status.value.machine} /></section>`}
+      ${status.value && html`
+        <section aria-label=${t("welcome.machine")}>
+          <h2>${t("welcome.machine")}</h2><${Facts} machine=${status.value.machine} /></section>`}
       ${way.value ? html`<${Way} />` : html`
-        ${status.value?.offline && html`<${Fault} error=${{ message: t("welcome.offline"), hint: t("welcome.offline_hint") }} />`}
-        ${nothingFits && html`<${Fault} error=${{ message: t("welcome.nothing_fits"), hint: t("welcome.nothing_fits_hint") }} />`}
+        <${OfflineNote} />
+        ${nothingFits && html`
+          <${Fault} error=${{ message: t("welcome.nothing_fits"), hint: t("welcome.nothing_fits_hint") }} />`}
         <section aria-label=${t("welcome.models")}><h2>${t("welcome.models")}</h2>
-          <ul class="cards">${rows.map((row, i) => html`<${Card} key=${row.name} row=${row} first=${i === 0 && row.starter} />`)}</ul></section>
-        <p class="others"><button type="button" class="link" onClick=${() => setImporting(true)}>${t("welcome.have_gguf")}</button>
+          <ul class="cards">${rows.map((row, i) => html`
+            <${Card} key=${row.name} row=${row} first=${i === 0 && row.starter} />`)}</ul></section>
+        <p class="others">
+          <button type="button" class="link" onClick=${() => setImporting(true)}>${t("welcome.have_gguf")}</button>
           <a href=${href("models")}>${t("welcome.by_address")}</a></p>`}
       <p class="fine promise">${t("welcome.promise")}</p>
       ${importing && html`<${ImportDialog} onClose=${() => setImporting(false)} />`}

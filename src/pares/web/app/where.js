@@ -19,11 +19,14 @@ export function Where() {
         <dl class="facts">
           <dt>${t("where.computed")}</dt>
           <dd>${loaded
-            ? t("where.process", { pid: String(loaded.pid), memory: bytes(loaded.memory_bytes), threads: loaded.threads })
+            ? t("where.process", {
+                pid: String(loaded.pid), memory: bytes(loaded.memory_bytes), threads: loaded.threads,
+              })
             : t("where.not_loaded")}</dd>
           <dt>${t("where.readers")}</dt><dd>${t("where.you")}</dd>
           <dt>${t("where.kept")}</dt>
-          <dd class="break">${isTemporary.value ? t("where.nowhere") : t("where.in_home", { home: status.value?.home ?? "" })}</dd>
+          <dd class="break">
+            ${isTemporary.value ? t("where.nowhere") : t("where.in_home", { home: status.value?.home ?? "" })}</dd>
           <dt>${t("where.checked")}</dt><dd>${t("where.no_check")}</dd>
         </dl>
         ${status.value?.listening_beyond_this_machine && html`<p class="fine">${t("where.listening")}</p>`}`}
