@@ -64,15 +64,17 @@ def main() -> None:
         for _ in range(args.rounds):
             note("bare 1", bare(model, streams=1, tokens=TOKENS)["decode"])
             note("pares 1", asyncio.run(complete(pares, PROMPT, TOKENS)).tokens_per_s)
-            note("bare 8", max(bare(model, streams=8, tokens=96, **kv)["decode"] for kv in ({}, {"split_kv": True})))
+            note("bare 8, shared cells", bare(model, streams=8, tokens=96)["decode"])
             note("pares 8", asyncio.run(complete_many(pares, 8, 96)))
+            note("bare 8, own cells", bare(model, streams=8, tokens=96, split_kv=True)["decode"])
             if llama:
                 note("llama.cpp's server 1", asyncio.run(complete(llama, PROMPT, TOKENS)).tokens_per_s)
                 note("llama.cpp's server 8", asyncio.run(complete_many(llama, 8, 96)))
         print(json.dumps({name: [round(v, 1) for v in values] for name, values in results.items()}))
         for ours_name, baseline in (
             ("pares 1", "bare 1"),
-            ("pares 8", "bare 8"),
+            ("pares 8", "bare 8, shared cells"),
+            ("pares 8", "bare 8, own cells"),
             ("pares 1", "llama.cpp's server 1"),
             ("pares 8", "llama.cpp's server 8"),
         ):
