@@ -30,9 +30,9 @@ from pares.api.auth import Gate, is_loopback
 from pares.api.schemas import Check, Loaded, LoadRequest, LogLine, NodeStatus, Setting
 from pares.api.services import InUse
 from pares.api.settings import Settings as ServerSettings
-from pares.config import Config, change, describe, load
+from pares.config import Config, change, describe, load, write_whole
 from pares.doctor import examine
-from pares.errors import AlreadyRunning
+from pares.errors import AlreadyRunning, ParesError
 from pares.inference import machine
 from pares.inference.engine import Engine, Options, Source, Status
 from pares.inference.settings import Settings as InferenceSettings
@@ -183,14 +183,8 @@ class Node:
             "version": __version__,
             "started_at": self.started_at,
         }
-        path, partial = self.config.node_file, self.config.node_file.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(told))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-        stack.callback(path.unlink, missing_ok=True)
+        write_whole(self.config.node_file, msgspec.json.encode(told).decode())
+        stack.callback(self.config.node_file.unlink, missing_ok=True)
 
     async def _stop_serving(self, server: _Server, serving: asyncio.Task[None], news: asyncio.Task[None]) -> None:
         self.shutdown()
@@ -319,7 +313,10 @@ class Node:
     async def _follow_models(self) -> None:
         async for event in self.events.subscribe():
             if event.kind == CHANGED:
-                await self._count_models()
+                try:
+                    await self._count_models()
+                except ParesError as error:
+                    log.warning("models.not_counted", extra={"reason": error.message})
 
     async def _tell_status(self) -> None:
         told: object = None

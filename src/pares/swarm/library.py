@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from pares.errors import (
     ModelNotFound,
     NotFound,
     NotSupported,
+    ParesError,
     VerificationFailed,
 )
 from pares.store.database import Database, now
@@ -29,6 +31,8 @@ from pares.swarm.disk import sha256_of, sync_folder, used_bytes
 from pares.swarm.formats import MODEL_SUFFIXES, describe
 from pares.swarm.names import ADAPTER_MARK, clean_name, file_of_name, name_of_file
 from pares.swarm.shelf import ModelSource, Shelf
+
+log = logging.getLogger(__name__)
 
 CHANGED = "models"
 """The kind of event that says: ask for the list again."""
@@ -191,7 +195,7 @@ class Library:
             for record in going:
                 if record.path and not record.linked and (path := Path(record.path)).is_file():
                     freed += used_bytes(path)
-                    path.unlink()
+                    await asyncio.to_thread(path.unlink)
             await self._models.remove(*(record.name for record in going))
         self._tell()
         linked = tuple(record.path for record in going if record.linked)
@@ -297,8 +301,8 @@ class Library:
             try:
                 await self._models.set_sha256(path, await sha256_of(Path(path)))
                 self._tell()
-            except OSError:
-                continue  # the file is gone: the list shows that
+            except (OSError, ParesError) as error:  # the file is gone, which the list shows; the disk is full
+                log.warning("library.not_hashed", extra={"path": path, "reason": str(error)})
             finally:
                 self._to_hash.task_done()
 

@@ -7,9 +7,11 @@ there is room), `failed` with a code. What was fetched is kept until a download 
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -29,6 +31,8 @@ from pares.swarm.preview import Preview, look_at, plan_from
 from pares.swarm.settings import Settings
 from pares.swarm.sources import Found, Sources
 from pares.swarm.transfer import Transfer
+
+log = logging.getLogger(__name__)
 
 EVENT = "pull"
 PROGRESS_S = 0.25
@@ -246,8 +250,15 @@ class Pulls:
         return self._library.folder / "partial" / job.record.id
 
     async def _set(self, job: _Job, **changes: object) -> Pull:
-        """Change the record, keep it, and tell everybody."""
-        job.record = await self._table.save(msgspec.structs.replace(job.record, bytes=job.bytes, **changes))
+        """Change the record, keep it, and tell everybody.
+
+        A download goes on where its record cannot be kept (the disk is full): after a restart it is as it was before.
+        """
+        job.record = msgspec.structs.replace(job.record, bytes=job.bytes, **changes)
+        try:
+            job.record = await self._table.save(job.record)
+        except ParesError as error:
+            log.warning("pull.not_kept", extra={"pull": job.record.id, "reason": error.message})
         self._tell(job)
         return job.view
 
@@ -292,9 +303,10 @@ class Pulls:
     async def _wait_for_room(self, job: _Job) -> None:
         while True:
             await asyncio.sleep(self._settings.disk_recheck_s)
-            missing = job.record.total - used_bytes(self._folder(job))
-            if self._free_disk(self._library.folder) >= missing + self._settings.reserve_bytes:
-                return
+            with suppress(OSError):  # the disk is not there just now
+                missing = job.record.total - used_bytes(self._folder(job))
+                if self._free_disk(self._library.folder) >= missing + self._settings.reserve_bytes:
+                    return
 
     def _progress(self, job: _Job, done: int) -> None:
         if job.progress(done, time.monotonic()):
