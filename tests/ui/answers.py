@@ -37,7 +37,9 @@ def count_words(text: str) -> dict[str, int]:
 
 See [the documentation](https://docs.python.org/3/library/stdtypes.html#str.split) for the details."""
 
-THOUGHT = "<think>The question is short. Sunlight is scattered; blue more than red.</think>Because air scatters blue light."
+THOUGHT = (
+    "<think>The question is short. Sunlight is scattered; blue more than red.</think>Because air scatters blue light."
+)
 
 HOSTILE = """\
 Before.
@@ -51,7 +53,7 @@ Before.
 
 ![a picture](https://elsewhere.invalid/track.png) ![data](data:image/png;base64,AAAA)
 
-<form action="https://elsewhere.invalid/steal"><input name=q autofocus onfocus="window.pwned=7"><button>go</button></form>
+<form action="https://elsewhere.invalid/steal"><input autofocus onfocus="window.pwned=7"><button>go</button></form>
 <style>body { display: none }</style> <iframe src="https://elsewhere.invalid"></iframe>
 <a href="https://elsewhere.invalid" onmouseover="window.pwned=8">hover</a> <base href="https://elsewhere.invalid">
 <div style="position:fixed;inset:0;background:url(https://elsewhere.invalid/x)">over everything</div>

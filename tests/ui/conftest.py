@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, expect, sync_playwright
 
 from ui.fixture_server import PageNode
 
@@ -63,6 +63,7 @@ StartNode = Callable[..., PageNode]
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(ARGUMENTS))
         yield browser
@@ -107,9 +108,9 @@ def open_page(browser: Browser, watches: dict[Page, Watch]) -> Iterator[OpenPage
     """Open an address in a browser profile of its own. Afterwards nothing may have been complained about."""
     contexts = []
 
-    def open_(url: str, *, size: tuple[int, int] = DESK, scheme: Scheme = "light", **more: Any) -> Page:
-        viewport: Any = {"width": size[0], "height": size[1]}
-        context = browser.new_context(viewport=viewport, color_scheme=scheme, locale="en-GB", **more)
+    def open_(url: str, *, size: tuple[int, int] = DESK, scheme: Scheme = "light", **more: object) -> Page:
+        viewport = {"width": size[0], "height": size[1]}
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, locale="en-GB", **more)  # type: ignore[arg-type]
         context.set_default_timeout(WAIT_MS)
         contexts.append(context)
         page = context.new_page()

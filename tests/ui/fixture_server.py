@@ -13,13 +13,12 @@ import os
 import sys
 import threading
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import msgspec
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
@@ -27,6 +26,7 @@ from starlette.routing import Route
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from door import listening
 from pares.api.schemas import Loaded, LoadRequest
 from pares.api.services import InUse
 from pares.config import Config, load
@@ -60,7 +60,9 @@ class TalkingModel(ScriptedModel):
         self.go.clear()
         return answer_to(question)
 
-    async def generate(self, prompt: Sequence[TokenId], sampling: Sampling, *, max_tokens: int) -> AsyncIterator[Step]:
+    async def generate(
+        self, prompt: Sequence[TokenId], sampling: Sampling, *, max_tokens: int
+    ) -> AsyncGenerator[Step, None]:
         async for step in super().generate(prompt, sampling, max_tokens=max_tokens):
             if self._pace_s:
                 await asyncio.sleep(self._pace_s)
@@ -159,6 +161,8 @@ class PageNode:
     def stop(self) -> None:
         """Until it is gone."""
         if self._running.is_set():
+            if self.index:
+                self._call(self.index.may_send.set)
             self._call(self.node.shutdown)
             self._thread.join(WAIT_S)
             assert not self._thread.is_alive(), "The node does not stop."
@@ -201,7 +205,9 @@ class PageNode:
             store = self.node.conversations
             made = await store.create(title=question, model="scripted")
             asked = await store.add(made.id, StoredMessage(role="user", content=question))
-            await store.add(made.id, StoredMessage(role="assistant", parent_id=asked.id, content=answer, model="scripted"))
+            await store.add(
+                made.id, StoredMessage(role="assistant", parent_id=asked.id, content=answer, model="scripted")
+            )
             return made.id
 
         return asyncio.run_coroutine_threadsafe(keep(), self._loop).result(WAIT_S)
@@ -240,9 +246,7 @@ class Index:
             self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         self.may_send = asyncio.Event()
         self.may_send.set()
-        self.app = Starlette(
-            routes=[Route("/simple/{project}/", self._project), Route("/files/{name}", self._file)]
-        )
+        self.app = Starlette(routes=[Route("/simple/{project}/", self._project), Route("/files/{name}", self._file)])
 
     async def _project(self, request: Request) -> Response:
         if request.path_params["project"] != self.PROJECT:
@@ -273,24 +277,8 @@ async def _serving(index: Index | None) -> AsyncIterator[str]:
     if index is None:
         yield ""
         return
-    server = _Quiet(uvicorn.Config(index.app, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=0))
-    task = asyncio.create_task(server.serve())
-    async with asyncio.timeout(WAIT_S):
-        while not server.started:
-            await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/simple"
-    finally:
-        server.should_exit = True
-        await task
-
-
-class _Quiet(uvicorn.Server):
-    """Without signal handlers, which only a main thread may have."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    async with listening(index.app) as url:
+        yield f"{url}/simple"
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from ui.fixture_server import PageNode
 GONE = ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")
 
 
-
 def test_a_stopped_node_is_said_at_once_and_found_again(page: Page, node: PageNode, watch: Watch) -> None:
     ask(page, "a poem")
     answered(page)

@@ -94,7 +94,7 @@ def test_a_file_of_this_machine_is_imported(models: Page, tmp_path: Path) -> Non
     models.get_by_label("Path of a file or folder").fill(str(file))
     models.get_by_role("button", name="Import").click()
     expect(models.get_by_role("link", name="mine")).to_be_visible()
-    expect(models.get_by_role("listitem").filter(has_text="mine")).to_contain_text("linked, not copied")
+    expect(models.get_by_role("listitem").filter(has_text="mine")).to_contain_text("linked")
 
 
 def test_a_download_is_paused_resumed_and_cancelled(start_node: StartNode, open_page: OpenPage, smollm2: Path) -> None:

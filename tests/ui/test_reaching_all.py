@@ -138,10 +138,12 @@ def test_on_a_phone_the_list_lies_over_the_chat_and_goes_away(node: PageNode, op
 
 def focused(page: Page) -> str:
     """Name or text of what has the focus; empty where nothing has it."""
-    return str(page.evaluate("""() => {
+    return str(
+        page.evaluate("""() => {
         const active = document.activeElement;
         return active === document.body ? '' : active.getAttribute('aria-label') || active.innerText;
-    }"""))
+    }""")
+    )
 
 
 def tab_to(page: Page, name: str) -> None:

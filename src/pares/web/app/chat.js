@@ -72,6 +72,7 @@ function Turns({ editing, onEdit }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const inner = useRef(/** @type {HTMLElement | null} */ (null));
   const atEnd = useRef(true);
+  const seen = useRef("");
   const [away, setAway] = useState(false);
   const nodes = shown.value;
   const writing = reply.value;
@@ -86,12 +87,16 @@ function Turns({ editing, onEdit }) {
     if (!inner.current) return;
     const observer = new ResizeObserver(() => atEnd.current && toEnd());
     observer.observe(inner.current);
+    if (box.current) observer.observe(box.current);
     return () => observer.disconnect();
   }, []);
   const onScroll = () => {
     const { scrollHeight = 0, scrollTop = 0, clientHeight = 0 } = box.current ?? {};
-    atEnd.current = scrollHeight - scrollTop - clientHeight < NEAR_THE_END;
-    setAway(!atEnd.current);
+    const near = scrollHeight - scrollTop - clientHeight < NEAR_THE_END;
+    const frame = `${scrollHeight} ${clientHeight}`;
+    if (near || frame === seen.current) atEnd.current = near; // a changed frame was not scrolled by a person
+    seen.current = frame;
+    setAway(!near);
   };
   const turns = nodes.map((node, i) => node.role === "assistant"
     ? html`<${AnswerTurn} key=${node.id} node=${node} writing=${null} last=${!writing && i === nodes.length - 1} />`
@@ -155,7 +160,7 @@ export function Chat({ id }) {
   useEffect(() => {
     setEditing(null);
     open(id);
-    if (!narrow.value && !finding.value) area.current?.focus();
+    if (!narrow.value && !document.activeElement?.matches(".find")) area.current?.focus();
   }, [id]);
   useEffect(() => {
     // The first message gives a new conversation its name and its address.

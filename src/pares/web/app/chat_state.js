@@ -228,10 +228,11 @@ function setReply(id, writing) {
 }
 
 async function refetch() {
-  const { id } = current.value.row;
+  const known = current.value;
+  const { id } = known.row;
   if (id === UNSAVED || id === TEMPORARY || replies.value.has(id)) return;
   const fresh = await call("GET", `/conversations/${part(id)}`).catch(() => null); // deleted elsewhere: stays readable
-  if (fresh && !replies.value.has(id)) update(id, () => fresh);
+  if (fresh && current.value === known && !replies.value.has(id)) current.value = fresh; // else it is old by now
 }
 
 onEvent((kind, data) => {

@@ -26,7 +26,8 @@ function Exactness({ loaded, name }) {
     return html`<p class="fine">${t("inspect.exact_unknown")}</p>
       <div class="buttons start">
         <button type="button" class="quiet" disabled=${busy || loaded !== undefined}
-          onClick=${() => run(() => load(name))}>${t("inspect.measure")}</button></div>${error && html`<${Fault} error=${error} />`}`;
+          onClick=${() => run(() => load(name))}>${t("inspect.measure")}</button></div>
+      ${error && html`<${Fault} error=${error} />`}`;
   }
   return html`
     <dl class="facts">

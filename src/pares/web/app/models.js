@@ -138,7 +138,7 @@ function Offer({ row }) {
         <${FitChip} fit=${row.fit} need=${row.need} />
         <div class="buttons">
           ${row.here ? html`<span class="chip ok"><${Icon} name="check" />${t("models.here")}</span>`
-            : html`<button type="button" class="gentle" disabled=${busy || coming !== undefined || status.value?.offline}
+            : html`<button type="button" class="gentle" disabled=${busy || coming || status.value?.offline}
                 aria-label=${t("picker.get", { name: row.title, size: bytes(row.size) })}
                 onClick=${() => run(() => pull(row.name))}><${Icon} name="get" />${t("models.get")}</button>`}
         </div>

@@ -52,6 +52,8 @@ function SettingRow({ setting, onChange }) {
     await save(target.checked);
     setChosen(null);
   };
+  /** @param {any} event */
+  const write = ({ target }) => save(read(setting, target.value));
   const reset = () => run(async () => {
     onChange(await call("DELETE", path));
     tell(t("settings.back", { name: setting.name }));
@@ -61,7 +63,7 @@ function SettingRow({ setting, onChange }) {
         disabled=${fixed || busy} aria-describedby=${`${id}-hint`} onChange=${choose} />`
     : html`<input id=${id} type="text" class="mono" value=${written(setting.value)} disabled=${fixed || busy}
         placeholder=${t("settings.empty")} inputmode=${typeof setting.default === "number" ? "decimal" : "text"}
-        aria-describedby=${`${id}-hint`} onChange=${(/** @type {any} */ event) => save(read(setting, event.target.value))} />`;
+        aria-describedby=${`${id}-hint`} onChange=${write} />`;
   return html`
     <li class="setting">
       <div><label for=${id}>${rest.join(".").replaceAll("_", " ")}</label>

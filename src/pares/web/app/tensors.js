@@ -113,7 +113,8 @@ function TensorTable({ tensors, query, onQuery }) {
     <div class="scroll" tabindex="0" role="region" aria-label=${t("tensors.table")}><table class="grid">
       <thead><tr>
         ${["name", "kind", "shape"].map((key) => html`<th scope="col">${t(`tensors.${key}`)}</th>`)}
-        ${["elements", "size", "offset"].map((key) => html`<th scope="col" class="to-right">${t(`tensors.${key}`)}</th>`)}
+        ${["elements", "size", "offset"].map((key) => html`
+          <th scope="col" class="to-right">${t(`tensors.${key}`)}</th>`)}
       </tr></thead>
       <tbody>${rows.map((tensor) => html`
         <tr key=${tensor.name}><th scope="row" class="mono">${tensor.name}</th>
@@ -122,7 +123,8 @@ function TensorTable({ tensors, query, onQuery }) {
           <td class="num to-right">${count(tensor.offset)}</td></tr>`)}</tbody>
     </table></div>
     ${rows.length < found.length && html`
-      <button type="button" class="quiet" onClick=${() => setAll(true)}>${t("tensors.all", { n: found.length })}</button>`}`;
+      <button type="button" class="quiet" onClick=${() => setAll(true)}>
+        ${t("tensors.all", { n: found.length })}</button>`}`;
 }
 
 /** @param {{name: string}} props */

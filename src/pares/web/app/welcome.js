@@ -75,7 +75,8 @@ const Facts = ({ machine }) => html`
       machine.gpus.length ? ["graphics", machine.gpus.join(", "), t("welcome.gpu")]
         : ["graphics", t("welcome.no_gpu"), t("welcome.no_gpu_needed")],
       ["disk", bytes(machine.disk_free), t("welcome.disk_free")],
-    ].map(([key, value, hint]) => html`<div><dt>${t(`welcome.${key}`)}</dt><dd>${value}<small>${hint}</small></dd></div>`)}
+    ].map(([key, value, hint]) => html`
+      <div><dt>${t(`welcome.${key}`)}</dt><dd>${value}<small>${hint}</small></dd></div>`)}
   </dl>`;
 
 /** @param {{row: CatalogueRow, first: boolean}} props */
