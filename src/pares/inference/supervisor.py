@@ -19,8 +19,8 @@ from pares.inference import pipe
 from pares.inference.generation import ModelFacts, Sampling, Step, TokenId, Usage, Vocabulary
 
 SOCKET_BUFFER = 1 << 20
-STOP_TIMEOUT_S = 5.0
-LAST_WORDS = 20
+LAST_WORDS = 4096
+"""Bytes of what a worker said on stderr that are kept, for its obituary."""
 
 
 class _Stream:
@@ -68,8 +68,9 @@ class WorkerProcess(asyncio.Protocol):
         self._frames = pipe.Frames()
         self._streams: dict[int, _Stream] = {}
         self._replies: dict[int, asyncio.Future[list[bytes]]] = {}
+        self._embeddings = 0
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._stderr: deque[str] = deque(maxlen=LAST_WORDS)
+        self._stderr = b""
         self._stopping = False
         self.ended = asyncio.Event()
 
@@ -84,18 +85,23 @@ class WorkerProcess(asyncio.Protocol):
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
             ours.setblocking(False)
-            worker._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "pares.inference.worker",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-            )
-        loop = asyncio.get_running_loop()
-        worker._transport, _ = await loop.create_connection(lambda: worker, sock=ours)
+            loop = asyncio.get_running_loop()
+            worker._transport, _ = await loop.create_connection(lambda: worker, sock=ours)
+            try:
+                worker._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    *("-m", "pares.inference.worker", str(theirs.fileno())),
+                    pass_fds=[theirs.fileno()],
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.PIPE,
+                )
+            except BaseException as error:
+                worker._transport.close()
+                if isinstance(error, OSError):
+                    message = f"No process could be started for {name}: {error.strerror}."
+                    raise WorkerDied(message, hint="Close other programs and try again.") from error
+                raise
         worker._watcher = asyncio.create_task(worker._watch(), name=f"watch worker of {name}")
         worker._send(load)
         try:
@@ -116,20 +122,15 @@ class WorkerProcess(asyncio.Protocol):
 
     @property
     def requests(self) -> int:
-        """Generations that are computed or wait."""
-        return len(self._streams)
+        """Generations and embeddings that are computed or wait."""
+        return len(self._streams) + self._embeddings
 
     async def stop(self) -> None:
         """End the process and give its memory back; its requests end with WorkerDied."""
         self._stopping = True
-        self._transport.close()
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
-                await self.ended.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self.ended.wait()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()  # it holds nothing to save, and in the middle of loading it would hear nothing else
+        await self.ended.wait()
 
     async def generate(
         self, prompt: Sequence[TokenId], sampling: Sampling, *, max_tokens: int, adapter: str
@@ -169,7 +170,11 @@ class WorkerProcess(asyncio.Protocol):
         """See `Model.embed`."""
         id_ = next(self._ids)
         message = pipe.Embed(id_, [array("i", tokens).tobytes() for tokens in inputs], adapter)
-        return [array("f", part).tolist() for part in await self._ask(id_, message)]
+        self._embeddings += 1
+        try:
+            return [array("f", part).tolist() for part in await self._ask(id_, message)]
+        finally:
+            self._embeddings -= 1
 
     # asyncio.Protocol
 
@@ -247,8 +252,8 @@ class WorkerProcess(asyncio.Protocol):
     async def _watch(self) -> None:
         """Read what the process complains of until it ends, then tell everyone who waits."""
         assert self._process.stderr is not None
-        async for line in self._process.stderr:
-            self._stderr.append(line.decode(errors="replace").rstrip())
+        while part := await self._process.stderr.read(LAST_WORDS):
+            self._stderr = (self._stderr + part)[-LAST_WORDS:]
         code = await self._process.wait()
         self._transport.close()
         self.ended.set()
@@ -263,8 +268,8 @@ class WorkerProcess(asyncio.Protocol):
         if code == -signal.SIGKILL:
             why = "it was killed, most likely by the system because memory ran out"
         elif code < 0:
-            why = f"it crashed ({signal.Signals(-code).name})"
+            why = f"it crashed ({signal.strsignal(-code)})"
         else:
             why = f"it ended with code {code}"
-        last = "; ".join(list(self._stderr)[-3:])
+        last = "; ".join(self._stderr.decode(errors="replace").split("\n")[-4:]).strip("; ")
         return f"The process that held {self.name} is gone: {why}." + (f" Its last words: {last}" if last else "")
