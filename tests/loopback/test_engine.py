@@ -22,8 +22,9 @@ from pares.errors import (
     WorkerDied,
 )
 from pares.inference import machine
-from pares.inference.engine import Engine, LocalModel, Options, Source
+from pares.inference.engine import Engine, Options, Source
 from pares.inference.generation import Sampling, TokenId, Usage
+from pares.inference.local import LocalModel
 from pares.inference.settings import Settings
 from tiny import tiny_bert, tiny_gemma3, tiny_llama, tiny_lora, tiny_mamba
 
@@ -264,3 +265,32 @@ async def test_other_kinds_of_memory_continue_a_conversation_correctly(
         cold, _ = await say(model, turn, most=20)
     assert warm == cold
     assert usage.cached_tokens >= len(prompt)
+
+
+async def test_a_worker_that_is_stopped_while_it_loads_is_gone_at_once(engine: Engine, gemma: Path) -> None:
+    loading = asyncio.create_task(engine.load(Source("gemma", gemma)))
+    async with asyncio.timeout(10):
+        while not (children := psutil.Process().children()):  # noqa: ASYNC110 (a process that begins has no event)
+            await asyncio.sleep(0)
+    loading.cancel()
+    async with asyncio.timeout(1):
+        await asyncio.wait([loading])
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert engine.loaded() == ()
+
+
+async def test_the_figures_of_a_worker_begin_anew_with_the_next_one(engine: Engine, smollm2: Path) -> None:
+    source = Source("smollm2", smollm2)
+    async with engine.use(source) as model:
+        await say(model, [TokenId(5)] * 3, Sampling(ignore_end=True), most=20)
+    engine.loaded()
+    status = await engine.load(source, Options(context=1024, profile="exact"))
+    assert status.tokens_per_s == 0
+    assert engine.loaded()[0].tokens_per_s == 0
+
+
+async def test_a_probe_that_cannot_be_kept_is_no_reason_not_to_load(tmp_path: Path) -> None:
+    (tmp_path / "probes").write_text("a file where a folder should be")
+    path = tiny_llama(tmp_path / "tiny.gguf")
+    async with Engine(SETTINGS, probes=tmp_path / "probes") as engine:
+        assert (await engine.load(Source("tiny", path))).state == "ready"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pares.inference.engine import Engine, LocalModel, Options, Source
+from pares.inference.engine import Engine, Options, Source
 from pares.inference.generation import Sampling, TokenId
 from pares.inference.llama import quantize
+from pares.inference.local import LocalModel
 from pares.inference.settings import Settings
 from tiny import tiny_llama
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +11,16 @@ from pares.api.schemas import CatalogueRow, Fit, Loaded, ModelRow, Need
 from pares.api.services import Services
 from pares.errors import NotFound, ParesError
 from pares.inference import memory
+from pares.inference.engine import load_of
 from pares.inference.gguf import read_header
-from pares.inference.header import GGUFArray, Header, Tensor, Value, ValueType
+from pares.inference.header import GGUFArray, Header, Value
 from pares.store.models import ModelRecord
-from pares.swarm.catalogue import Offer, Shape
+from pares.swarm.catalogue import Offer
 from pares.swarm.library import ModelEntry
 from pares.swarm.names import ADAPTER_MARK
 
 KEPT_HEADERS = 256
 BIG_ARRAY = 4096
-OUTPUTS = 64
-"""Rows of a batch that the engine wants logits of at most."""
 
 
 class Inventory:
@@ -128,12 +126,7 @@ class _Room:
     def fit(self, header: Header, own: int) -> tuple[Fit, Need]:
         """`own`: memory that the model itself has already."""
         settings, free = self._settings, self._free + own
-        load = memory.Load(
-            sequences=2 * settings.running,
-            kv_type="q8_0" if settings.profile == "exact" else "f16",
-            ubatch=settings.batch,
-            outputs=OUTPUTS,
-        )
+        load = load_of(settings, settings.profile)
         trained = header.context_length or settings.largest_default_context
         largest = memory.largest_context(header, free, limit=trained, **load)
         context = min(settings.context or min(settings.largest_default_context, largest or trained), trained)
@@ -169,7 +162,7 @@ def _light(header: Header) -> Header:
 
 
 def _catalogue_row(offer: Offer, here: bool, room: _Room) -> CatalogueRow:
-    fit, need = room.fit(header_of(offer.shape, offer.quantization, offer.size), 0)
+    fit, need = room.fit(offer.header(), 0)
     return CatalogueRow(
         name=offer.name,
         title=offer.title,
@@ -183,33 +176,4 @@ def _catalogue_row(offer: Offer, here: bool, room: _Room) -> CatalogueRow:
         fit=fit,
         need=need,
         starter=offer.starter,
-    )
-
-
-def header_of(shape: Shape, quantization: str, size: int) -> Header:
-    """The header of a file that is not here yet, as far as its memory goes. Hidden layers are taken as 4 times wide."""
-    facts: Mapping[str, int] = {
-        "block_count": shape.layers,
-        "context_length": shape.context,
-        "embedding_length": shape.embedding_length,
-        "feed_forward_length": 4 * shape.embedding_length,
-        "attention.head_count": max(shape.kv_heads, shape.embedding_length // shape.key_length),
-        "attention.head_count_kv": shape.kv_heads,
-        "attention.key_length": shape.key_length,
-        "attention.value_length": shape.value_length,
-        "attention.sliding_window": shape.sliding_window,
-    }
-    metadata: dict[str, Value] = {f"{shape.architecture}.{name}": value for name, value in facts.items()}
-    metadata["general.architecture"] = shape.architecture
-    metadata["tokenizer.ggml.tokens"] = GGUFArray(ValueType.STRING, shape.vocabulary, memoryview(b""))
-    weights = Tensor("all", quantization.removesuffix("_M").removesuffix("_S"), (shape.parameters, 1), 0, size)
-    return Header(
-        version=3,
-        alignment=32,
-        metadata=metadata,
-        tensors=(weights,),
-        data_start=0,
-        file_bytes=size,
-        raw=memoryview(b""),
-        spans={},
     )

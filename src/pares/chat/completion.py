@@ -37,9 +37,6 @@ from pares.chat.text import text_of, token_of
 from pares.errors import BadRequest, ContextOverflow, NotSupported
 from pares.inference.generation import Model, Sampling, Step, TokenId, Usage, Vocabulary
 
-LONG = 262_144
-"""Characters of a conversation from which its template runs beside the event loop."""
-
 FILL_IN = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
@@ -173,10 +170,9 @@ async def _answer(model: Model, task: _Task) -> AsyncGenerator[Piece, None]:
 
 
 async def _prompt(model: Model, request: ChatRequest, now: datetime | None) -> Prompt:
+    # A template of 64 kB may take seconds to compile, and a hostile one to be stopped.
     now = now or datetime.now().astimezone()
-    if sum(len(message.content) for message in request.messages) > LONG:
-        return await asyncio.to_thread(prompt_for, model.facts, model.vocabulary, request, now)
-    return prompt_for(model.facts, model.vocabulary, request, now)
+    return await asyncio.to_thread(prompt_for, model.facts, model.vocabulary, request, now)
 
 
 async def _tokenize(model: Model, text: str) -> list[TokenId]:

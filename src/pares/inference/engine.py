@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -17,11 +17,12 @@ from typing import Literal
 import msgspec
 import psutil
 
-from pares.errors import BadRequest, Conflict, ContextOverflow, LocalError, NotFound, QueueFull
+from pares.errors import Conflict, LocalError, NotFound
 from pares.inference import machine, memory, pipe
-from pares.inference.generation import ModelFacts, Profile, Sampling, Step, TokenId, Vocabulary
+from pares.inference.generation import ModelFacts, Profile
 from pares.inference.gguf import read_header
 from pares.inference.header import Header, check_loadable
+from pares.inference.local import LocalModel
 from pares.inference.settings import Settings
 from pares.inference.supervisor import WorkerProcess
 
@@ -32,8 +33,6 @@ POOL_LEAST = 8192
 """A KV cache smaller than this is enlarged to up to four requests' contexts: short contexts are cheap."""
 OUTPUTS = 16
 """Rows of a batch whose logits may be wanted: each costs a vocabulary of floats, twice."""
-MAX_BYTES_PER_TOKEN = 64
-"""A text with more bytes than this per token of context is refused before it is tokenized."""
 SPEED_WINDOW_S = 10.0
 RESTART_AFTER_S = 10.0
 """A worker that dies after living so long is started again at once; a younger one when it is asked for."""
@@ -94,55 +93,24 @@ class _Held:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     expiry: asyncio.TimerHandle | None = None
     loaded_at: float = 0.0
+    used_at: float = 0.0
     adapters: set[str] = field(default_factory=set)
     counts: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=64))
 
+    def cancel_expiry(self) -> None:
+        if self.expiry:
+            self.expiry.cancel()
+            self.expiry = None
 
-class LocalModel:
-    """A model in a worker process of this machine: `Model` of `generation`."""
 
-    def __init__(self, worker: WorkerProcess, facts: ModelFacts, adapter: str, settings: Settings) -> None:
-        self._worker = worker
-        self._adapter = adapter
-        self._settings = settings
-        self.facts = facts
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return self._worker.vocabulary
-
-    async def tokenize(self, text: str, *, special: bool, bos: bool) -> list[TokenId]:
-        """See `Model.tokenize`. Raises ContextOverflow for a text that could not fit by far."""
-        if len(text) > self.facts.context * MAX_BYTES_PER_TOKEN:
-            raise ContextOverflow(len(text) // 4, self.facts.context)
-        return await self._worker.tokenize(text, special=special, bos=bos)
-
-    async def grammar_for(self, schema: Mapping[str, object]) -> str:
-        """See `Model.grammar_for`."""
-        return await self._worker.grammar_for(schema)
-
-    def generate(self, prompt: Sequence[TokenId], sampling: Sampling, *, max_tokens: int) -> AsyncGenerator[Step, None]:
-        """See `Generator.generate`; what can be told at once is raised at once."""
-        context = self.facts.context
-        if not prompt:
-            raise BadRequest("The prompt is empty.", param="prompt")
-        if len(prompt) >= context:
-            raise ContextOverflow(len(prompt) + 1, context)
-        limit = self._settings.queue
-        waiting = self._worker.requests - self.facts.sequences
-        if waiting >= limit:
-            raise QueueFull(waiting, limit, retry_after_s=max(1, waiting // max(1, self.facts.sequences)))
-        most = min(max_tokens, context - len(prompt))
-        return self._worker.generate(prompt, sampling, max_tokens=most, adapter=self._adapter)
-
-    async def embed(self, inputs: Sequence[Sequence[TokenId]]) -> list[list[float]]:
-        """See `Model.embed`."""
-        for tokens in inputs:
-            if len(tokens) > self.facts.context:
-                raise ContextOverflow(len(tokens), self.facts.context, param="input")
-            if not tokens:
-                raise BadRequest("There is nothing to embed in an empty input.", param="input")
-        return await self._worker.embed(inputs, adapter=self._adapter)
+def load_of(settings: Settings, profile: Profile) -> memory.Load:
+    """How the engine loads a model, as far as its memory goes."""
+    return memory.Load(
+        sequences=2 * settings.running,
+        kv_type="q8_0" if profile == "exact" else "f16",
+        ubatch=settings.batch,
+        outputs=max(OUTPUTS, settings.running),
+    )
 
 
 class Engine:
@@ -172,8 +140,7 @@ class Engine:
     ) -> None:
         self._closing = True
         for held in list(self._held.values()):
-            if held.expiry:
-                held.expiry.cancel()
+            held.cancel_expiry()
             if held.worker:
                 await held.worker.stop()
         self._held.clear()
@@ -189,7 +156,7 @@ class Engine:
                 if source.adapter_path:
                     held.adapters.add(source.adapter)
                 facts = msgspec.structs.replace(worker.facts, name=source.name, adapter=source.adapter)
-                yield LocalModel(worker, facts, str(source.adapter_path or ""), self._settings)
+                yield LocalModel(worker, facts, str(source.adapter_path or ""), self._settings.queue)
             finally:
                 held.working -= 1
                 if not held.working:
@@ -218,13 +185,15 @@ class Engine:
     async def _hold(self, source: Source, options: Options) -> _Held:
         held = self._held.get(source.path)
         if held is None:
-            header = await asyncio.to_thread(read_header, source.path)
+            try:
+                header = await asyncio.to_thread(read_header, source.path)
+            except OSError as error:
+                message = f"{source.path} cannot be read ({error.strerror})."
+                raise NotFound(message, hint="Check the file and its permissions.") from error
             check_loadable(header)
             held = self._held.setdefault(source.path, _Held(replace(source, adapter_path=None, adapter=""), header))
         held.users += 1
-        if held.expiry:
-            held.expiry.cancel()
-            held.expiry = None
+        held.cancel_expiry()
         if options.keep_alive_s is not None:
             held.options = replace(held.options, keep_alive_s=options.keep_alive_s)
         return held
@@ -237,6 +206,7 @@ class Engine:
             if self._held.get(held.source.path) is held and held.worker is None:
                 del self._held[held.source.path]
             return
+        held.used_at = asyncio.get_running_loop().time()
         keep = held.options.keep_alive_s
         keep = self._settings.keep_alive_s if keep is None else keep
         if keep >= 0:
@@ -287,37 +257,29 @@ class Engine:
             load = await self._plan(held)
             self._on_change(name)
             held.worker = None
-            key = self._probe_file(held, load)
-            with suppress(OSError, msgspec.DecodeError):
-                load = msgspec.structs.replace(load, probe=msgspec.json.decode(key.read_bytes(), type=pipe.Probe))
+            load = msgspec.structs.replace(load, probe=self._remembered(load))
             worker = await WorkerProcess.start(
                 name, load, on_change=lambda: self._on_change(name), timeout_s=self._settings.load_timeout_s
             )
-        if load.probe is None:
-            key.parent.mkdir(parents=True, exist_ok=True)
-            partial = key.with_suffix(".partial")
-            partial.write_bytes(msgspec.json.encode(worker.probe))
-            partial.rename(key)
         header = held.header
         worker.facts = msgspec.structs.replace(
             worker.facts, name=name, architecture=header.architecture, templates=header.templates
         )
         held.worker, held.state = worker, "ready"
         held.loaded_at = asyncio.get_running_loop().time()
+        held.counts.clear()
+        held.adapters.clear()
         self._tasks.create_task(self._mourn(held, worker), name=f"worker of {name}")
         self._on_change(name)
+        if load.probe is None:
+            self._remember(load, worker.probe)
         return worker
 
     async def _plan(self, held: _Held) -> pipe.Load:
         """Context, KV cache and threads for a model, checked against free memory. Raises NotEnoughMemory."""
         settings, header = self._settings, held.header
         profile = held.options.profile or settings.profile
-        load = memory.Load(
-            sequences=2 * settings.running,
-            kv_type="q8_0" if profile == "exact" else "f16",
-            ubatch=settings.batch,
-            outputs=max(OUTPUTS, settings.running),
-        )
+        load = load_of(settings, profile)
         asked = held.options.context or settings.context
         trained = header.context_length or settings.largest_default_context
         context = min(asked, trained) if asked else min(trained, settings.largest_default_context)
@@ -358,7 +320,7 @@ class Engine:
         idle = [h for h in self._held.values() if h.worker and not h.users and h is not wanting and h.state == "ready"]
         if not idle:
             return False
-        await self._unload(min(idle, key=lambda h: h.loaded_at))
+        await self._unload(min(idle, key=lambda h: h.used_at))
         return True
 
     async def _unload(self, held: _Held, *, only_if_unused: bool = False) -> None:
@@ -371,9 +333,7 @@ class Engine:
         self._on_change(held.source.name)
 
     async def _stop(self, held: _Held) -> None:
-        if held.expiry:
-            held.expiry.cancel()
-            held.expiry = None
+        held.cancel_expiry()
         if held.worker is not None:
             held.state = "stopping"
             self._on_change(held.source.name)
@@ -388,11 +348,12 @@ class Engine:
         lived = asyncio.get_running_loop().time() - held.loaded_at
         held.worker = None
         held.users += 1
+        held.cancel_expiry()
         try:
             if lived >= RESTART_AFTER_S:
                 async with held.lock:
                     await self._restart(held)
-        except LocalError as error:
+        except (LocalError, OSError) as error:
             log.warning("worker.not_restarted", extra={"model": held.source.name, "reason": str(error)})
         finally:
             self._release(held)
@@ -403,11 +364,29 @@ class Engine:
         if held.worker is None and not self._closing:
             await self._start(held)
 
-    def _probe_file(self, held: _Held, load: pipe.Load) -> Path:
+    # What was probed
+
+    def _remembered(self, load: pipe.Load) -> pipe.Probe | None:
+        with suppress(OSError, msgspec.DecodeError):
+            return msgspec.json.decode(self._probe_file(load).read_bytes(), type=pipe.Probe)
+        return None
+
+    def _remember(self, load: pipe.Load, probe: pipe.Probe) -> None:
+        """Without it the model is probed again next time."""
+        try:
+            path = self._probe_file(load)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(msgspec.json.encode(probe))
+            partial.rename(path)
+        except OSError as error:
+            log.warning("probe.not_kept", extra={"path": load.path, "reason": str(error)})
+
+    def _probe_file(self, load: pipe.Load) -> Path:
         """Where the probe of this file, this build, this processor and these settings is remembered."""
-        stat = held.source.path.stat()
+        stat = Path(load.path).stat()
         parts = (
-            held.source.path,
+            Path(load.path),
             stat.st_size,
             stat.st_mtime_ns,
             version("llama-cpp-python"),
