@@ -247,6 +247,27 @@ async def test_embeddings_of_a_chat_model_and_of_an_encoder(engine: Engine, tmp_
             await say(model, tokens[0])
 
 
+async def test_an_answer_goes_on_beside_embeddings_and_those_can_be_given_up(engine: Engine, tmp_path: Path) -> None:
+    async with engine.use(Source("tiny", tiny_llama(tmp_path / "tiny.gguf", context=4096))) as model:
+        prompt = [TokenId(20)] * 8
+        inputs = [[TokenId(n + 10)] * 600 for n in range(8)]  # two batches each
+        async with aclosing(model.generate(prompt, Sampling(ignore_end=True), max_tokens=4000)) as steps:
+            await anext(steps)
+            embedding = asyncio.create_task(model.embed(inputs))
+            meanwhile = 0
+            while not embedding.done():
+                await anext(steps)
+                meanwhile += 1
+            assert meanwhile >= 14
+            assert len(embedding.result()) == 8
+            given_up = asyncio.create_task(model.embed(inputs * 100))
+            await anext(steps)
+            given_up.cancel()
+            async with asyncio.timeout(10):
+                (short,) = await model.embed([[TokenId(10)] * 4])
+            assert len(short) == model.facts.embedding_length
+
+
 def dot(a: Sequence[float], b: Sequence[float]) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True))
 
@@ -279,12 +300,12 @@ async def test_a_worker_that_is_stopped_while_it_loads_is_gone_at_once(engine: E
     assert engine.loaded() == ()
 
 
-async def test_the_figures_of_a_worker_begin_anew_with_the_next_one(engine: Engine, smollm2: Path) -> None:
-    source = Source("smollm2", smollm2)
+async def test_the_figures_of_a_worker_begin_anew_with_the_next_one(engine: Engine, tmp_path: Path) -> None:
+    source = Source("tiny", tiny_llama(tmp_path / "tiny.gguf"))
     async with engine.use(source) as model:
         await say(model, [TokenId(5)] * 3, Sampling(ignore_end=True), most=20)
     engine.loaded()
-    status = await engine.load(source, Options(context=1024, profile="exact"))
+    status = await engine.load(source, Options(profile="exact"))
     assert status.tokens_per_s == 0
     assert engine.loaded()[0].tokens_per_s == 0
 

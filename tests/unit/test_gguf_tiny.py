@@ -77,7 +77,7 @@ def test_a_tiny_bert_embeds(tmp_path: Path) -> None:
     weights = Weights(model, gpu_layers=0)
     context = Context(weights, cells=256, slots=1, batch=64, threads=1, embeddings=True)
     texts = [weights.tokenize(text, special=False, bos=True) for text in (b"hello world", b"hello world", b"other")]
-    same, again, other = embed(weights, context, texts, header.pooling)
+    same, again, other = (v for v in embed(weights, context, texts, header.pooling) if v is not None)
     assert same @ again == pytest.approx(1)
     assert same @ other < 0.99
     context.close()

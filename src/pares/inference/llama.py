@@ -9,7 +9,7 @@ import ctypes
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -391,13 +391,19 @@ class Context:
         return False
 
 
-def embed(weights: Weights, context: Context, inputs: Sequence[NDArray[np.int32]], pooling: str) -> list[Floats]:
-    """One L2-normalized vector per input. `pooling`: mean, cls or last. The context was made with `embeddings`."""
-    vectors = []
+def embed(
+    weights: Weights, context: Context, inputs: Sequence[NDArray[np.int32]], pooling: str
+) -> Iterator[Floats | None]:
+    """One L2-normalized vector per input, in order; a None for each batch computed in between.
+
+    `pooling`: mean, cls or last. The context was made with `embeddings`.
+    """
     for tokens in inputs:
         context.clear()
         total = np.zeros(weights.embedding_length, np.float64)
         for start in range(0, len(tokens), context.batch_rows):
+            if start:
+                yield None
             part = tokens[start : start + context.batch_rows]
             n = len(part)
             positions = np.arange(start, start + n, dtype=np.int32)
@@ -406,8 +412,7 @@ def embed(weights: Weights, context: Context, inputs: Sequence[NDArray[np.int32]
                 if pooling == "mean" or start + row == (0 if pooling == "cls" else len(tokens) - 1):
                     total += context.embedding(row)
         norm = float(np.linalg.norm(total))
-        vectors.append((total / norm if norm > 0 else total).astype(np.float32))
-    return vectors
+        yield (total / norm if norm > 0 else total).astype(np.float32)
 
 
 def grammar_of(schema: Mapping[str, object]) -> str:
@@ -463,6 +468,10 @@ class Sampler:
         self._seed = sampling.seed
         self._greedy = sampling.temperature < MIN_TEMPERATURE
         self._scale = np.float32(1.0 if self._greedy else 1.0 / sampling.temperature)
+        for token in sampling.logit_bias:  # before anything is allocated
+            if not 0 <= token < weights.vocabulary_size:
+                what = f"Token {token} of logit_bias is not one of {weights.vocabulary_size}."
+                raise BadRequest(what, param="logit_bias")
         self._grammar: Any = _grammar(weights, sampling) if sampling.grammar else None
         filters = _filters(weights, sampling)
         self._chain: Any = None
@@ -542,8 +551,6 @@ def _filters(weights: Weights, sampling: Sampling) -> list[Any]:
     if sampling.logit_bias:
         bias = (c.llama_logit_bias * len(sampling.logit_bias))()
         for entry, (token, amount) in zip(bias, sampling.logit_bias.items(), strict=True):
-            if not 0 <= token < size:
-                raise BadRequest(f"Token {token} of logit_bias is not one of {size}.", param="logit_bias")
             entry.token, entry.bias = token, -np.inf if amount <= BAN else amount
         filters.append(c.llama_sampler_init_logit_bias(size, len(bias), bias))
     repeat, frequency, presence = sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty

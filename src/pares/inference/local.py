@@ -53,6 +53,8 @@ class LocalModel:
                 raise ContextOverflow(len(tokens), self.facts.context, param="input")
             if not tokens:
                 raise BadRequest("There is nothing to embed in an empty input.", param="input")
+        if not inputs:
+            return []
         self._require_place()
         return await self._worker.embed(inputs, adapter=self._adapter)
 

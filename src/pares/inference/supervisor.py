@@ -200,6 +200,8 @@ class WorkerProcess(asyncio.Protocol):
             return await reply
         finally:
             self._replies.pop(id_, None)
+            if reply.cancelled() and not self.ended.is_set():
+                self._send(pipe.Cancel(id_))
 
     def _dispatch(self, message: pipe.FromWorker) -> None:
         match message:

@@ -12,6 +12,8 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,11 +24,12 @@ from pares.errors import LocalError, NotSupported
 from pares.inference import pipe
 from pares.inference.batching import Batch, Limits, Schedule, Sequence, Truncate
 from pares.inference.generation import FinishReason, ModelFacts, Usage
-from pares.inference.llama import Candidates, Context, NoRoom, Sampler, Weights, embed, grammar_of
+from pares.inference.llama import Candidates, Context, Floats, NoRoom, Sampler, Weights, embed, grammar_of
 from pares.inference.probe import probe
 from pares.inference.sampling import log_probabilities, top
 
 RECEIVE = 1 << 20
+EMBEDDER_CELLS = 512
 NOT_MEASURED = "not measured: it is loaded in the fast profile"
 
 
@@ -44,6 +47,15 @@ class _Generation:
 
 
 @dataclass(slots=True)
+class _Embedding:
+    """Inputs whose vectors are computed a batch at a time, between the batches of the generations."""
+
+    request: pipe.Embed
+    work: Iterator[Floats | None]
+    vectors: list[bytes] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class _Model:
     """Everything that a Load made."""
 
@@ -54,6 +66,8 @@ class _Model:
     candidates: Candidates
     ends: frozenset[int]
     embedder: Context | None = None
+    embedder_cells: int = 0
+    embeddings: deque[_Embedding] = field(default_factory=deque)
     generations: dict[int, _Generation] = field(default_factory=dict)
 
 
@@ -83,7 +97,9 @@ class Worker:
             self._tell_queue()
             if batch is not None:
                 self._step(batch)
-            received = self._receive(wait=batch is None)
+            if self._model.embeddings:
+                self._embed(self._model.embeddings[0])
+            received = self._receive(wait=batch is None and not self._model.embeddings)
             if received is None:
                 return
             bodies = received
@@ -183,13 +199,15 @@ class Worker:
                 case pipe.Cancel(id_):
                     if id_ in self._model.generations:
                         self._end(self._model.generations[id_], None)
+                    left = [each for each in self._model.embeddings if each.request.id != id_]
+                    self._model.embeddings = deque(left)
                 case pipe.Tokenize(id_, text, special, bos):
                     tokens = self._model.weights.tokenize(text, special=special, bos=bos)
                     self._send(pipe.Reply(id_, [tokens.tobytes()]))
                 case pipe.SchemaToGrammar(id_, schema):
                     self._send(pipe.Reply(id_, [grammar_of(msgspec.json.decode(schema)).encode()]))
                 case pipe.Embed():
-                    self._embed(message)
+                    self._model.embeddings.append(_Embedding(message, self._vectors(message)))
                 case pipe.Load():
                     raise NotSupported("A worker loads one model, once.")
         except LocalError as error:
@@ -221,26 +239,50 @@ class Worker:
             return
         self._send(pipe.Ended(sequence.id, reason, _usage(generation)))
 
-    def _embed(self, request: pipe.Embed) -> None:
+    def _vectors(self, request: pipe.Embed) -> Iterator[Floats | None]:
         model = self._model
-        if model.embedder is None:
+        inputs = [np.frombuffer(tokens, np.int32) for tokens in request.inputs]
+        context = self._embedder(max(map(len, inputs)))
+        context.use_adapter(model.weights.adapter(Path(request.adapter)) if request.adapter else None)
+        yield from embed(model.weights, context, inputs, model.load.pooling)
+
+    def _embedder(self, rows: int) -> Context:
+        """A context for inputs of so many rows: a small one until somebody needs more."""
+        model = self._model
+        if model.embedder is None or rows > model.embedder_cells:
+            cells = min(model.load.context, max(EMBEDDER_CELLS, 1 << (rows - 1).bit_length()))
+            if model.embedder is not None:
+                model.embedder.close()
+                model.embedder = None
             # An encoder sees its whole input at once; others read it in pieces.
-            rows = min(model.load.batch, model.load.context) if model.context.remembers else model.load.context
+            batch = min(model.load.batch, cells) if model.context.remembers else cells
             model.embedder = Context(
                 model.weights,
-                cells=model.load.context,
+                cells=cells,
                 slots=1,
-                batch=rows,
-                outputs=rows,
+                batch=batch,
+                outputs=batch,
                 threads=model.load.threads,
                 embeddings=True,
             )
-        model.embedder.use_adapter(model.weights.adapter(Path(request.adapter)) if request.adapter else None)
-        inputs = [np.frombuffer(tokens, np.int32) for tokens in request.inputs]
-        vectors = embed(model.weights, model.embedder, inputs, model.load.pooling)
-        self._send(pipe.Reply(request.id, [vector.tobytes() for vector in vectors]))
+            model.embedder_cells = cells
+        return model.embedder
 
     # Computing
+
+    def _embed(self, first: _Embedding) -> None:
+        """One batch of the embedding that is first in line."""
+        try:
+            vector = next(first.work)
+        except LocalError as error:
+            self._model.embeddings.popleft()
+            self._send(pipe.failure(first.request.id, error))
+            return
+        if vector is not None:
+            first.vectors.append(vector.tobytes())
+        if len(first.vectors) == len(first.request.inputs):
+            self._model.embeddings.popleft()
+            self._send(pipe.Reply(first.request.id, first.vectors))
 
     def _step(self, batch: Batch) -> None:
         model = self._model
