@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType, NoneType
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pares.api.schemas import Setting
@@ -33,7 +33,6 @@ LOCK_DEADLINE_S = 5
 SPECIAL_VARIABLES = {"PARES_THREADS": "inference.threads"}
 
 TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
-NOTHING = {"none", "null"}  # TOML has no null
 MULTIPLES = {"": 1} | {  # as in GNU's tools: k and KiB are 1024, kB is 1000
     letter + suffix: base**power
     for power, letter in enumerate("kmgt", start=1)
@@ -45,7 +44,6 @@ KINDS = {
     int: "a whole number (also 64k, 2GB)",
     float: "a number",
     str: "text",
-    Path: "a path",
 }
 QUANTITY = re.compile(r"([+-]?[0-9][0-9_]{0,17}(?:\.[0-9]{1,9})?)\s*([a-z]*)", re.ASCII | re.IGNORECASE)
 
@@ -108,8 +106,6 @@ class Known:
     room: str
     field: str
     type: Any
-    """Without the `| None` of an `optional` one."""
-    optional: bool
     default: object
     description: str
     least: float | None = None
@@ -136,10 +132,7 @@ def known_settings() -> Mapping[str, Known]:
     for room, settings in ROOMS.items():
         hints, defaults = get_type_hints(settings), settings()
         for f in fields(settings):
-            alternatives = get_args(hints[f.name])
-            optional = NoneType in alternatives
-            kind = next(a for a in alternatives if a is not NoneType) if optional else hints[f.name]
-            known = Known(room, f.name, kind, optional, getattr(defaults, f.name), **f.metadata)
+            known = Known(room, f.name, hints[f.name], getattr(defaults, f.name), **f.metadata)
             found[known.name] = known
     return found
 
@@ -182,8 +175,6 @@ def parse_seconds(text: str) -> float:
 def _convert(known: Known, raw: object) -> object:
     """`raw`, from a file, a variable, the command line or a request, as the field wants it. Raises ValueError."""
     hint = known.type
-    if known.optional and (raw is None or (isinstance(raw, str) and raw.lower() in NOTHING)):
-        return None
     if get_origin(hint) is Literal and raw in get_args(hint):
         return raw
     if get_origin(hint) is tuple and isinstance(raw, str | list | tuple):
@@ -192,8 +183,6 @@ def _convert(known: Known, raw: object) -> object:
             return tuple(stripped for part in parts if (stripped := part.strip()))
     if hint is str and isinstance(raw, str):
         return raw
-    if hint is Path and isinstance(raw, str | Path):
-        return Path(raw).expanduser().absolute()
     if hint is bool and str(raw).lower() in TRUE | FALSE:
         return str(raw).lower() in TRUE
     if hint in (int, float) and isinstance(raw, str | int | float) and not isinstance(raw, bool):
@@ -223,7 +212,7 @@ def _expected(known: Known) -> str:
         words = KINDS[hint]
     if known.least is not None:
         words += f" from {known.least:g}" + ("" if known.most is None else f" to {known.most:g}")
-    return f"{words}, or none" if known.optional else words
+    return words
 
 
 def parse(known: Known, raw: object, origin: str = "") -> object:
@@ -338,8 +327,8 @@ def describe(config: Config) -> tuple[Setting, ...]:
     return tuple(
         Setting(
             name=known.name,
-            value=_plain(getattr(getattr(config, known.room), known.field)),
-            default=_plain(known.default),
+            value=getattr(getattr(config, known.room), known.field),
+            default=known.default,
             source=config.sources.get(known.name, "default"),
             description=known.description,
             restart_needed=not known.live,
@@ -347,10 +336,6 @@ def describe(config: Config) -> tuple[Setting, ...]:
         )
         for known in known_settings().values()
     )
-
-
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
 
 
 def change(home: Path, name: str, value: object) -> None:
@@ -376,7 +361,7 @@ def change(home: Path, name: str, value: object) -> None:
             if value is None:
                 table.pop(known.field, None)
             else:
-                table[known.field] = "none" if parsed is None else _plain(parsed)
+                table[known.field] = parsed
             write_whole(path, tomlkit.dumps(document))
     except Timeout:
         message = f"Another program has been writing {path} for {LOCK_DEADLINE_S} s."

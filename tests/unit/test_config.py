@@ -95,7 +95,7 @@ def test_any_value_is_accepted_for_good_or_refused_with_the_name_of_the_setting(
         told = error
     else:
         assert parse(known, value) == value
-        assert known.optional or isinstance(value, type(known.default))
+        assert isinstance(value, type(known.default))
         return
     assert name in told.message
     assert told.hint.startswith("It must be")

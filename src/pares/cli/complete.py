@@ -11,18 +11,11 @@ from pares.cli.terminal import Options
 
 def model_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of models on this machine; none where the database is not there or busy."""
-    import sqlite3
-    from contextlib import closing
-
     from pares.config import database_of, find_home
+    from pares.store.models import names
 
     path = database_of(find_home(ctx.obj.home if isinstance(ctx.obj, Options) else None))
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.1)) as database:
-            rows = database.execute("SELECT name FROM models ORDER BY name").fetchall()
-    except sqlite3.Error:
-        return []
-    return [name for (name,) in rows if name.startswith(incomplete)]
+    return [name for name in names(path) if name.startswith(incomplete)]
 
 
 def setting_names(incomplete: str) -> list[str]:

@@ -11,6 +11,7 @@ import msgspec
 from pares.api.calls import Call
 from pares.api.control.conversations import node_of, settings_of, tell
 from pares.api.failures import CONTROL, encode, error_body
+from pares.api.openai.inputs import with_system
 from pares.api.options import OLLAMA_DEFAULTS, Options, settle
 from pares.api.schemas import ChatSettings, MessageNode, ReplyRequest
 from pares.api.services import InUse
@@ -204,11 +205,8 @@ def request_of(
         for each in branch
         if each.content or each.role == "user"
     ]
-    system = conversation.system or used.system
-    if system and all(message.role != "system" for message in messages):
-        messages.insert(0, Message("system", system))
     request = ChatRequest(
-        messages=messages,
+        messages=with_system(messages, conversation.system or used.system),
         sampling=options.sampling,
         max_tokens=options.max_tokens,
         stop=options.stop,

@@ -24,7 +24,8 @@ from pares.api.ollama.inputs import (
     tools_of,
 )
 from pares.api.ollama.schemas import ChatBody, GenerateBody
-from pares.api.openai.inputs import effort_of
+from pares.api.openai.chat import SERVED_BY
+from pares.api.openai.inputs import effort_of, with_system
 from pares.api.streams import NDJSON, Stream
 from pares.chat.completion import chat, complete
 from pares.chat.messages import (
@@ -41,8 +42,6 @@ from pares.chat.messages import (
     ToolCall,
 )
 from pares.errors import NotFound
-
-SERVED_BY = {"X-Served-By": "local"}
 
 
 async def chat_route(call: Call[ChatBody]) -> Response | Stream:
@@ -121,12 +120,10 @@ def _pieces(body: ChatBody | GenerateBody, held: Held) -> AsyncGenerator[Piece, 
         messages = (Message("user", body.prompt or ""),)
         system = body.system or system
         tools, prefilled = (), False
-    if system and all(message.role != "system" for message in messages):
-        messages = (Message("system", system), *messages)
     return chat(
         model,
         ChatRequest(
-            messages=messages,
+            messages=with_system(messages, system),
             sampling=options.sampling,
             max_tokens=options.max_tokens,
             stop=options.stop,

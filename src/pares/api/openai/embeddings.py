@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from pares.api.calls import Call, reply
 from pares.api.embedding import embed
+from pares.api.openai.chat import SERVED_BY
 from pares.api.openai.schemas import MAX_INPUTS, EmbeddingBody
 from pares.errors import BadRequest
 from pares.inference.generation import TokenId
@@ -38,7 +39,7 @@ async def create(call: Call[EmbeddingBody]) -> Response:
     answer: dict[str, object] = {"object": "list", "data": data, "model": name, "usage": usage}
     if call.warnings:
         answer["warnings"] = call.warnings
-    return reply(answer, headers={"X-Served-By": "local"})
+    return reply(answer, headers=SERVED_BY)
 
 
 def _packed(vector: Sequence[float]) -> str:
