@@ -13,7 +13,8 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, expect, sync_playwright
 
-from ui.fixture_server import PageNode
+from tiny import tiny_llama
+from ui.fixture_server import THINKING, PageNode
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -92,10 +93,16 @@ def start_node(tmp_path: Path) -> Iterator[StartNode]:
         node.stop()
 
 
+@pytest.fixture(scope="session")
+def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file that is quickly hashed: what the scripted model says does not come from it."""
+    return tiny_llama(tmp_path_factory.mktemp("models") / "talker.gguf", template=THINKING)
+
+
 @pytest.fixture
-def node(start_node: StartNode, smollm2: Path) -> PageNode:
+def node(start_node: StartNode, talker: Path) -> PageNode:
     """A scripted node with one model on its disk."""
-    return start_node([smollm2])
+    return start_node([talker])
 
 
 @pytest.fixture

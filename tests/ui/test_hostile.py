@@ -52,9 +52,9 @@ def test_the_same_holds_in_what_was_thought_and_after_a_reload(page: Page) -> No
 
 @pytest.mark.parametrize("question", ["nested", "long prose"])
 def test_an_answer_that_nests_or_runs_on_is_streamed(
-    start_node: StartNode, open_page: OpenPage, smollm2: Path, question: str
+    start_node: StartNode, open_page: OpenPage, talker: Path, question: str
 ) -> None:
-    page = open_page(start_node([smollm2], context=1_000_000).page_url)
+    page = open_page(start_node([talker], context=1_000_000).page_url)
     ask(page, question)
     answered(page)
     expect(page.get_by_role("article", name="Answer of")).to_contain_text("Alive.")

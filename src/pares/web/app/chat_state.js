@@ -3,6 +3,7 @@
 import { computed, effect, signal } from "../vendor/preact.js";
 import { announce } from "./announce.js";
 import { ApiError, asApiError, call, part } from "./api.js";
+import { TEMPORARY, moveDraft } from "./drafts.js";
 import { Reply, storedReply, temporaryReply, withoutEmpty } from "./replies.js";
 import { catalogue, chatModels, connected, loadedModel, onEvent } from "./state.js";
 import { t } from "./strings.js";
@@ -12,7 +13,6 @@ import { branch, newestLeaf } from "./tree.js";
 /** @import { Signal } from "../vendor/preact.js" */
 
 export const UNSAVED = "";
-export const TEMPORARY = "temporary";
 const LAST_MODEL = "pares.model";
 
 /** @type {Signal<Conversation>} */
@@ -150,7 +150,10 @@ async function kept(request) {
   const made = await call("POST", "/conversations", {
     model: request.model, system: now.system, settings: withoutEmpty(now.settings),
   });
-  if (current.value === now) current.value = made;
+  if (current.value === now) {
+    moveDraft(UNSAVED, made.row.id);
+    current.value = made;
+  }
   return /** @type {Conversation} */ (made);
 }
 

@@ -1,21 +1,12 @@
-/** Where you write. The draft survives a reload, a crash, and a node that went away. */
+/** Where you write. */
 
-import { html, useEffect, useLayoutEffect, useSignal } from "../vendor/preact.js";
-import { TEMPORARY, current, model, refused, reply, send, shown, stop } from "./chat_state.js";
+import { html, useEffect, useLayoutEffect } from "../vendor/preact.js";
+import { current, model, refused, reply, send, shown, stop } from "./chat_state.js";
+import { draftOf, setDraft } from "./drafts.js";
 import { count } from "./format.js";
 import { Icon } from "./icons.js";
 import { loadedModel, models } from "./state.js";
 import { t } from "./strings.js";
-
-const DRAFT = "pares.draft.";
-
-/** @param {string} id */
-const read = (id) => localStorage.getItem(DRAFT + id) ?? "";
-/** @param {string} id @param {string} text */
-function keep(id, text) {
-  if (text && id !== TEMPORARY) localStorage.setItem(DRAFT + id, text);
-  else localStorage.removeItem(DRAFT + id);
-}
 
 /** How much of the context the shown branch takes. */
 function Context() {
@@ -35,33 +26,25 @@ function Context() {
 /** @param {{onEditLast: () => void, area: {current: HTMLTextAreaElement | null}}} props */
 export function Composer({ onEditLast, area }) {
   const { id } = current.value.row;
-  const text = useSignal(read(id));
+  const text = draftOf(id);
   const writing = reply.value;
-  const ready = text.value.trim() !== "" && !writing && model.value !== "";
+  const ready = () => draftOf(id).trim() !== "" && !reply.value && model.value !== "";
 
   useEffect(() => {
-    text.value = read(id);
-  }, [id]);
-  useEffect(() => {
     // What could not be sent comes back, unless something else was begun meanwhile.
-    if (refused.value?.content && !text.value) put(refused.value.content);
+    if (refused.value?.content && !text) setDraft(id, refused.value.content);
   }, [refused.value]);
   useLayoutEffect(() => {
     const style = area.current?.style;
     if (!style || CSS.supports("field-sizing", "content")) return;
     style.height = "auto";
     style.height = `${area.current?.scrollHeight}px`;
-  }, [text.value]);
+  }, [text]);
 
-  /** @param {string} next */
-  const put = (next) => {
-    text.value = next;
-    keep(id, next);
-  };
   const submit = () => {
-    if (!ready) return;
-    const content = text.value.trim();
-    put("");
+    if (!ready()) return;
+    const content = draftOf(id).trim();
+    setDraft(id, "");
     send(content);
   };
   /** @param {KeyboardEvent} event */
@@ -70,7 +53,7 @@ export function Composer({ onEditLast, area }) {
     if (event.key === "Enter" && !event.shiftKey) {
       event.preventDefault();
       submit();
-    } else if (event.key === "ArrowUp" && text.value === "") {
+    } else if (event.key === "ArrowUp" && text === "") {
       event.preventDefault();
       onEditLast();
     }
@@ -81,13 +64,13 @@ export function Composer({ onEditLast, area }) {
       submit();
     }}>
       <div class="box">
-        <textarea ref=${area} class="grow" rows="1" aria-label=${t("chat.write_label")} value=${text.value} dir="auto"
+        <textarea ref=${area} class="grow" rows="1" aria-label=${t("chat.write_label")} value=${text} dir="auto"
           placeholder=${model.value ? t("chat.write_to", { model: model.value }) : t("chat.no_model")}
-          onInput=${(/** @type {any} */ event) => put(event.target.value)} onKeyDown=${onKeyDown} />
+          onInput=${(/** @type {any} */ event) => setDraft(id, event.target.value)} onKeyDown=${onKeyDown} />
         ${writing
           ? html`<button type="button" class="round stop" aria-label=${t("chat.stop")} title=${t("chat.stop_hint")}
               onClick=${stop}><${Icon} name="stop" /></button>`
-          : html`<button type="submit" class="round" aria-label=${t("chat.send")} disabled=${!ready}>
+          : html`<button type="submit" class="round" aria-label=${t("chat.send")} disabled=${!ready()}>
               <${Icon} name="send" /></button>`}
       </div>
       <div class="below"><span class="keys">${t("chat.keys")}</span><${Context} /></div>

@@ -3,7 +3,8 @@
 import { html, signal, useEffect, useRef, useSignalEffect, useState } from "../vendor/preact.js";
 import { tell } from "./announce.js";
 import { ApiError, address, asApiError, call, part } from "./api.js";
-import { TEMPORARY, close as closeChat, current, isAnswering } from "./chat_state.js";
+import { close as closeChat, current, isAnswering } from "./chat_state.js";
+import { TEMPORARY } from "./drafts.js";
 import { Icon } from "./icons.js";
 import { go, href } from "./router.js";
 import { conversations, fetchConversations, search } from "./state.js";

@@ -61,6 +61,12 @@ export function Popover({ label, face, class: extra = "", role = "dialog", align
     /** @type {HTMLElement | null} */ (first)?.focus();
   }, [open]);
 
+  /** @param {ToggleEvent} event */
+  const onToggle = (event) => {
+    setOpen(event.newState === "open");
+    // What had the focus in it may have gone meanwhile, and the browser then has nowhere to return to.
+    if (event.newState === "closed" && document.activeElement === document.body) button.current?.focus();
+  };
   /** @param {KeyboardEvent} event */
   const onKeyDown = (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -74,7 +80,7 @@ export function Popover({ label, face, class: extra = "", role = "dialog", align
     <button type="button" ref=${button} class=${extra} popovertarget=${id} aria-label=${label} aria-haspopup=${role}
       aria-expanded=${open}>${face}</button>
     <div id=${id} ref=${panel} popover="auto" class=${`pop ${role}`} role=${role} aria-label=${label}
-      onToggle=${(/** @type {ToggleEvent} */ event) => setOpen(event.newState === "open")} onKeyDown=${onKeyDown}>
+      onToggle=${onToggle} onKeyDown=${onKeyDown}>
       ${open && children(close)}
     </div>`;
 }
