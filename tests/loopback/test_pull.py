@@ -524,3 +524,17 @@ async def test_another_origin_takes_over_where_one_fails(tmp_path: Path, server:
     (start,) = server.starts(good)
     assert start is not None, "it goes on where the other origin left off"
     assert start >= 2 << 20
+
+
+async def test_those_who_turn_a_pull_at_the_same_time_take_turns(
+    tmp_path: Path, server: FileServer, model: bytes
+) -> None:
+    url = server.serve("/m.gguf", model, stall_at=len(model) // 2)
+    async with node(tmp_path) as home:
+        pull = await home.pulls.start(url)
+        await home.arrived(len(model) // 4)
+        await asyncio.gather(*(home.pulls.pause(pull.id) for _ in range(3)))
+        await asyncio.gather(*(home.pulls.resume(pull.id) for _ in range(3)))
+        ends = await asyncio.gather(*(home.pulls.cancel(pull.id) for _ in range(3)), return_exceptions=True)
+        assert [type(end) for end in ends] == [int, NotFound, NotFound]
+        assert home.partial_bytes() == 0

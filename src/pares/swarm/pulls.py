@@ -11,7 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -53,6 +53,8 @@ class _Job:
         self.record = record
         self.task: asyncio.Task[None] | None = None
         self.changed = asyncio.Event()
+        self.turning = asyncio.Lock()
+        """Held by who pauses, resumes or cancels it: one at a time."""
         self.bytes = record.bytes
         self.restart()
 
@@ -181,27 +183,28 @@ class Pulls:
 
     async def pause(self, pull_id: str) -> Pull:
         """Stop and keep what there is. Raises NotFound, Conflict if it is over."""
-        job = self._job(pull_id)
-        if job.record.state in ("done", "failed"):
-            raise Conflict(f"The download of {job.record.name} is {job.record.state}; it cannot be paused.")
-        await self._halt(job)
-        return await self._set(job, state="paused", code="", error="")
+        async with self._turning(pull_id) as job:
+            if job.record.state not in ("done", "failed"):
+                await self._halt(job)
+            if job.record.state in ("done", "failed"):
+                raise Conflict(f"The download of {job.record.name} is {job.record.state}; it cannot be paused.")
+            return await self._set(job, state="paused", code="", error="")
 
     async def resume(self, pull_id: str) -> Pull:
         """Go on with what was paused or failed. Raises NotFound."""
-        job = self._job(pull_id)
-        if job.record.state in ("paused", "failed"):
-            await self._halt(job)
-            await self._begin(job)
-        return job.view
+        async with self._turning(pull_id) as job:
+            if job.record.state in ("paused", "failed"):
+                await self._halt(job)
+                await self._begin(job)
+            return job.view
 
     async def cancel(self, pull_id: str) -> int:
         """Stop it, and forget it and what was fetched; returns the bytes freed. Raises NotFound."""
-        job = self._job(pull_id)
-        await self._halt(job)
-        freed = await asyncio.to_thread(_remove_folder, self._folder(job))
-        await self._table.remove(pull_id)
-        del self._jobs[pull_id]
+        async with self._turning(pull_id) as job:
+            await self._halt(job)
+            freed = await asyncio.to_thread(_remove_folder, self._folder(job))
+            await self._table.remove(pull_id)
+            del self._jobs[pull_id]
         self._events.publish(EVENT, {"id": pull_id, "name": job.record.name, "state": "removed"})
         if job.record.state != "done":
             job.error = Conflict(f"The download of {job.record.name} was cancelled.")
@@ -245,6 +248,12 @@ class Pulls:
         if pull_id not in self._jobs:
             raise NotFound(f"There is no download with the id {pull_id!r}.", hint="It may have been cancelled.")
         return self._jobs[pull_id]
+
+    @asynccontextmanager
+    async def _turning(self, pull_id: str) -> AsyncIterator[_Job]:
+        """Alone with a download. Raises NotFound, also if it was cancelled while this waited."""
+        async with self._job(pull_id).turning:
+            yield self._job(pull_id)
 
     def _folder(self, job: _Job) -> Path:
         return self._library.folder / "partial" / job.record.id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import quote
 
 import msgspec
@@ -73,7 +74,7 @@ async def export(call: Call[None]) -> Response:
     conversation = await store.get(conversation_id)
     match call.query("format") or "json":
         case "json":
-            content = transcripts.to_json(conversation, await store.messages(conversation_id))
+            content = await asyncio.to_thread(transcripts.to_json, conversation, await store.messages(conversation_id))
             kind, suffix = "application/json", "json"
         case "md":
             content = transcripts.to_markdown(conversation, await store.branch(conversation_id)).encode()
@@ -86,7 +87,7 @@ async def export(call: Call[None]) -> Response:
 
 
 async def import_(call: Call[msgspec.Raw]) -> Response:
-    conversation, messages = transcripts.from_json(call.raw)
+    conversation, messages = await asyncio.to_thread(transcripts.from_json, call.raw)
     await call.services.conversations.insert(conversation, messages)
     tell(call, conversation.id)
     return reply(await _whole(call, conversation.id), 201)
