@@ -67,9 +67,9 @@ def test_run_answers_once_and_what_is_piped_in_follows_the_prompt(node: Scripted
 
 
 def test_the_options_of_run_reach_the_model(node: ScriptedNode, pares: Call) -> None:
-    words = "--ctx 8k --temp 0.5 --seed 7 --keepalive 10m --format json --think -s Briefly."
+    words = "--ctx 8k --temp 0.5 --seed 7 --keepalive 10m --format json --think --exact -s Briefly."
     pares("run", "smol", "Hi", *words.split(" "))
-    assert node.asked("POST /models/smol/load") == [{"context": 8192, "profile": None, "keep_alive_s": 600.0}]
+    assert node.asked("POST /models/smol/load") == [{"context": 8192, "profile": "exact", "keep_alive_s": 600.0}]
     (asked,) = node.asked("POST /api/chat")
     assert asked == {
         "model": "smol",

@@ -12,7 +12,15 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from pares.api.schemas import ChatSettings, Conversation, ConversationChange, Conversations, MessageNode, ReplyRequest
+from pares.api.schemas import (
+    ChatSettings,
+    Conversation,
+    ConversationChange,
+    Conversations,
+    LoadRequest,
+    MessageNode,
+    ReplyRequest,
+)
 from pares.cli.answer import Answer
 from pares.cli.client import Client, quote
 from pares.cli.complete import ModelName, model_names
@@ -51,6 +59,9 @@ Context = Annotated[int | None, typer.Option("--ctx", parser=_tokens, metavar="T
 Temperature = Annotated[float | None, typer.Option("--temp", min=0.0, help="Temperature; 0: the likeliest words.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="The same seed gives the same answer.")]
 System = Annotated[str, typer.Option("-s", "--system", help="Who the model is and how it should answer.")]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="The same text bit for bit with the same seed, whatever else is computed.")
+]
 NoWordWrap = Annotated[bool, typer.Option("--nowordwrap", help="Do not break lines between words.")]
 
 
@@ -66,6 +77,7 @@ def run_model(
     temperature: Temperature = None,
     seed: Seed = None,
     system: System = "",
+    exact: Exact = False,
     no_word_wrap: NoWordWrap = False,
 ) -> None:
     """Chat with a model, or get one answer; a model of the catalogue is fetched first.
@@ -82,7 +94,8 @@ def run_model(
         wrap=not no_word_wrap,
         keep_alive_s=keep_alive,
     )
-    _converse(ctx, dialogue, context, _with_piped(" ".join(prompt or ())))
+    how = LoadRequest(context, "exact" if exact else None, keep_alive)
+    _converse(ctx, dialogue, how, _with_piped(" ".join(prompt or ())))
 
 
 def chat(
@@ -96,10 +109,12 @@ def chat(
     temperature: Temperature = None,
     seed: Seed = None,
     system: System = "",
+    exact: Exact = False,
     no_word_wrap: NoWordWrap = False,
 ) -> None:
     """Chat with the model you talked to last: `pares run` without its name."""
-    run_model(ctx, "", prompt, form, keep_alive, think, hide_thinking, context, temperature, seed, system, no_word_wrap)
+    answer = (form, keep_alive, think, hide_thinking, context, temperature, seed, system, exact, no_word_wrap)
+    run_model(ctx, "", prompt, *answer)
 
 
 def ask(
@@ -147,14 +162,14 @@ class Wishes:
     schema: Mapping[str, object] | None = None
 
 
-def _converse(ctx: typer.Context, dialogue: Dialogue, context: int | None, text: str) -> None:
+def _converse(ctx: typer.Context, dialogue: Dialogue, how: LoadRequest, text: str) -> None:
     """One answer if there is something to say, else a conversation, if there is a person."""
 
     async def work(node: Client, out: Terminal) -> None:
         if not text and not out.interactive:
             raise BadRequest("There is no prompt.", hint='For example: pares run MODEL "Why is the sky blue?"')
         dialogue.model = await obtain(node, out, dialogue.model or await last_model(node, out))
-        await load(node, out, dialogue.model, context=context, keep_alive_s=dialogue.keep_alive_s)
+        await load(node, out, dialogue.model, how)
         dialogue.verbose = out.options.verbose
         if not text:
             from pares.cli.repl import talk

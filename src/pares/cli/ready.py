@@ -13,6 +13,8 @@ from pares.config import find_home, write_whole
 from pares.errors import ModelNotFound, NotFound
 
 LAST_MODEL = "last-model"
+AS_SET = schemas.LoadRequest()
+"""A model is loaded as the settings say."""
 
 
 async def obtain(node: Client, out: Terminal, model: str) -> str:
@@ -45,13 +47,10 @@ async def _fetch(node: Client, out: Terminal, model: str) -> str:
     return (await fetch(node, out, model, quietly=True)).name
 
 
-async def load(
-    node: Client, out: Terminal, model: str, *, context: int | None = None, keep_alive_s: float | None = None
-) -> schemas.Loaded:
+async def load(node: Client, out: Terminal, model: str, how: schemas.LoadRequest = AS_SET) -> schemas.Loaded:
     """Have a model in memory."""
-    request = schemas.LoadRequest(context=context, keep_alive_s=keep_alive_s)
     with out.waiting(f"Loading {model}"):
-        return await node.post(f"/models/{quote(model)}/load", schemas.Loaded, request, wait_s=PATIENT_S)
+        return await node.post(f"/models/{quote(model)}/load", schemas.Loaded, how, wait_s=PATIENT_S)
 
 
 async def last_model(node: Client, out: Terminal) -> str:
