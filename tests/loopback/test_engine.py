@@ -106,6 +106,19 @@ def replace_seed(sampling: Sampling, seed: int) -> Sampling:
     return Sampling(**(fields | {"seed": seed}))
 
 
+async def test_a_grammar_that_takes_too_long_ends_its_own_answer_only(engine: Engine, smollm2: Path) -> None:
+    slow = Sampling(grammar=f"root ::= {'[a-z]* ' * 22}")
+    async with engine.use(Source("smollm2", smollm2)) as model:
+        alone, _ = await say(model, "Once upon a time", Sampling(), most=30)
+        beside, refused = await asyncio.gather(
+            say(model, "Once upon a time", Sampling(), most=30), say(model, "1 2 3", slow), return_exceptions=True
+        )
+        assert isinstance(refused, BadRequest)
+        assert "takes more than" in refused.message
+        assert not isinstance(beside, BaseException)
+        assert len(beside[0]) == len(alone)
+
+
 async def test_a_grammar_holds_from_the_start_or_from_its_trigger(engine: Engine, smollm2: Path) -> None:
     schema = {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"]}
     async with engine.use(Source("smollm2", smollm2)) as model:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from llama_cpp.llama_grammar import json_schema_to_gbnf
 from numpy.typing import NDArray
 
 from pares.errors import BadRequest, BrokenModelFile, NotEnoughMemory, NotSupported
+from pares.inference import schema_limits
 from pares.inference.generation import Sampling, Vocabulary
 from pares.inference.sampling import FullDraw, draw, most_likely
 
@@ -26,6 +28,10 @@ Floats = NDArray[np.float32]
 
 MAX_PIECE = 1024
 MAX_GRAMMAR = 256 * 1024
+GRAMMAR_DEADLINE_S = 1.0
+"""Longest time that a grammar may take over one token: everybody's answers wait for it."""
+GRAMMAR_SLICE = 4096
+"""Tokens that a grammar judges between two looks at the clock."""
 MIN_TEMPERATURE = 1e-3
 """Below this the most likely token is taken: logits divided by less say nothing more."""
 BAN = -100.0
@@ -416,7 +422,8 @@ def embed(
 
 
 def grammar_of(schema: Mapping[str, object]) -> str:
-    """A JSON schema as GBNF. Raises BadRequest for what cannot be expressed."""
+    """A JSON schema as GBNF. Raises BadRequest for what cannot be expressed, or would take too much."""
+    schema_limits.check(schema)
     try:
         grammar: str = json_schema_to_gbnf(json.dumps(schema))
     except (AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError, re.error) as error:
@@ -448,6 +455,14 @@ class Candidates:
         """Apply a llama.cpp sampler."""
         c.llama_sampler_apply(sampler, ctypes.byref(self._array))
 
+    def slices(self) -> Iterator[None]:
+        """Offer all tokens to the next samplers a part at a time, and in the end together."""
+        everything = len(self._entries)
+        for start in range(0, everything, GRAMMAR_SLICE):
+            self._view(min(GRAMMAR_SLICE, everything - start), start)
+            yield
+        self._view(everything)
+
     def take(self) -> tuple[NDArray[np.int32], Floats]:
         """What is left: tokens and logits, as views."""
         address = ctypes.cast(self._array.data, ctypes.c_void_p).value or 0
@@ -455,8 +470,9 @@ class Candidates:
         left = np.frombuffer(memory, self._entries.dtype)
         return left["id"], left["logit"]
 
-    def _view(self, size: int) -> None:
-        self._array.data = ctypes.cast(self._entries.ctypes.data, c.llama_token_data_p)
+    def _view(self, size: int, start: int = 0) -> None:
+        address = self._entries.ctypes.data + start * self._entries.itemsize
+        self._array.data = ctypes.cast(address, c.llama_token_data_p)
         self._array.size, self._array.selected, self._array.sorted = size, -1, False
 
 
@@ -493,19 +509,24 @@ class Sampler:
         self._chain = self._grammar = None
 
     def choose(self, logits: Floats, position: int) -> int:
-        """The next token, which will stand at `position`; -1 if the grammar allows none any more."""
+        """The next token, which will stand at `position`; -1 if the grammar allows none any more.
+
+        Raises BadRequest for a grammar that takes too long.
+        """
+        began = time.monotonic()
         token = self._pick(logits, position, constrained=False)
         if self._grammar and not self._allowed(token):
-            token = self._pick(logits, position, constrained=True)
+            token = self._pick(logits, position, constrained=True, began=began)
             if token < 0 or not self._allowed(token):
                 return -1
         if self._chain:
             c.llama_sampler_accept(self._chain, token)
         if self._grammar:
             c.llama_sampler_accept(self._grammar, token)
+            _in_time(began)
         return token
 
-    def _pick(self, logits: Floats, position: int, *, constrained: bool) -> int:
+    def _pick(self, logits: Floats, position: int, *, constrained: bool, began: float = 0.0) -> int:
         if not self._chain and not constrained:
             if self._greedy:
                 return most_likely(logits)
@@ -513,7 +534,9 @@ class Sampler:
         room = self._candidates
         room.put(logits)
         if constrained:
-            room.through(self._grammar)
+            for _ in room.slices():
+                _in_time(began)
+                room.through(self._grammar)
         if self._chain:
             room.through(self._chain)
         tokens, left = room.take()
@@ -527,6 +550,15 @@ class Sampler:
         self._candidates.put_one(token)
         self._candidates.through(self._grammar)
         return bool(self._candidates.take()[1][0] > -np.inf)
+
+
+def _in_time(began: float) -> None:
+    if time.monotonic() - began > GRAMMAR_DEADLINE_S:
+        raise BadRequest(
+            f"What the answer has to look like takes more than {GRAMMAR_DEADLINE_S:g} s a token to enforce.",
+            param="response_format",
+            hint="Make the schema simpler: fewer values and alternatives.",
+        )
 
 
 def _grammar(weights: Weights, sampling: Sampling) -> Any:  # noqa: ANN401 - a ctypes pointer

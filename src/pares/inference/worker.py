@@ -320,13 +320,18 @@ class Worker:
         ids: list[int] = []
         tokens: list[int] = []
         details: dict[int, pipe.Detail] = {}
-        ended: list[tuple[_Generation, FinishReason]] = []
+        ended: list[tuple[_Generation, FinishReason | None]] = []
         for row, generation in zip(logits, chosen, strict=True):
             sequence, sampling = generation.sequence, generation.request.sampling
             if not generation.first_token:
                 generation.first_token = time.perf_counter()
                 self._send(pipe.Began(sequence.id, _usage(generation)))
-            token = generation.sampler.choose(row, sequence.length) if generation.room else -1
+            try:
+                token = generation.sampler.choose(row, sequence.length) if generation.room else -1
+            except LocalError as error:
+                self._send(pipe.failure(sequence.id, error))
+                ended.append((generation, None))
+                continue
             if token < 0 or (token in model.ends and not sampling.ignore_end):
                 ended.append((generation, "end" if generation.room else "length"))
                 continue
