@@ -63,6 +63,14 @@ async def test_hashing_goes_on_after_a_restart(tmp_path: Path, base: Path) -> No
         assert (await library.resolve("base-model")).sha256 == sha256(base.read_bytes()).hexdigest()
 
 
+async def test_a_named_pipe_is_refused_and_keeps_nobody_waiting(library: Library, base: Path) -> None:
+    os.mkfifo(base.parent / "pipe.gguf")
+    async with asyncio.timeout(10):
+        found = await library.import_path(base.parent)
+    assert found.added == ("base-model",)
+    assert "is not a file" in found.refused[str(base.parent / "pipe.gguf")]
+
+
 async def test_a_folder_is_searched_and_what_is_refused_is_said(library: Library, base: Path) -> None:
     folder = base.parent
     tiny_llama(folder / "deep.gguf", embedding=64, ffn=64, seed=2)

@@ -35,6 +35,8 @@ class FileFacts(NamedTuple):
 def describe(path: Path) -> FileFacts:
     """Look at a file's header; blocking. Raises NotFound, NotSupported, BrokenModelFile for what cannot be used."""
     try:
+        if path.exists() and not path.is_file():  # opening a named pipe would wait for its writer for ever
+            raise BrokenModelFile(f"{path} is not a file.", hint="Name a .gguf file.")
         with path.open("rb") as file:
             refuse_other_formats(file.read(HEAD_BYTES), path.name)
         header = read_header(path)
