@@ -27,6 +27,7 @@ from pares import __version__
 from pares.api import schemas
 from pares.api.app import create_app
 from pares.api.auth import Gate, is_loopback
+from pares.api.connection import Connection
 from pares.api.schemas import Check, Loaded, LoadRequest, LogLine, NodeStatus, Setting
 from pares.api.services import InUse
 from pares.api.settings import Settings as ServerSettings
@@ -120,6 +121,7 @@ class Node:
         server = _Server(
             uvicorn.Config(
                 create_app(self, gate=self.gate),
+                http=Connection,
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,29 @@ async def test_a_prompt_of_ten_megabytes_is_refused_with_both_numbers(client: ht
         error = answer.json()["error"]
         assert error["code"] == "context_length_exceeded"
         assert "8192" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ",
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: ",
+        b"GET /",
+    ],
+    ids=["header", "trailer", "address"],
+)
+async def test_headers_without_end_are_cut_off_and_not_kept(node: Live, begin: bytes) -> None:
+    before = psutil.Process(node.pid).memory_info().rss
+    host, _, port = node.url.removeprefix("http://").partition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(begin)
+    with suppress(ConnectionError):
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+    writer.close()
+    assert psutil.Process(node.pid).memory_info().rss - before < 10e6
 
 
 async def test_an_unknown_model_is_404_with_the_nearest_names(client: httpx2.AsyncClient) -> None:
