@@ -129,3 +129,11 @@ def test_the_shell_completes_verbs_models_and_settings(tmp_path: Path) -> None:
     assert complete("pares config get server.por") == ["server.port"]
     (tmp_path / "pares.sqlite").unlink()
     assert complete("pares run sm") == []
+
+
+@pytest.mark.parametrize(("closing", "code"), [(">/dev/full", 1), (">&-", 0)])
+def test_an_output_that_cannot_be_written_is_no_traceback(tmp_path: Path, closing: str, code: int) -> None:
+    command = f"'{sys.executable}' -m pares --home '{tmp_path}' version {closing}"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=30)
+    assert done.returncode == code
+    assert done.stderr == ("Error: stdout: No space left on device.\n" if code else "")

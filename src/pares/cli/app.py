@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 HELP = "Open-weight models on your own machine. Without a verb: start the node and open its page."
 EPILOG = "The options above work with every verb, before it or after it."
 INTERRUPTED = 130
+UNWRITABLE = (errno.ENOSPC, errno.EIO)
+"""What writing the output may fail with, other than a reader who has seen enough."""
 
 SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Talk": {"run": chat.run_model, "chat": chat.chat, "ask": chat.ask},
@@ -153,7 +157,10 @@ def run(arguments: Sequence[str]) -> int:
         return told.exit_code
     except OSError as error:
         if error.filename is None:
-            raise
+            if error.errno not in UNWRITABLE:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries once more when it ends
+            error.filename = "stdout"
         out.error(LocalError.code, f"{error.filename}: {error.strerror}.")
         return LocalError.exit_code
     if code == INTERRUPTED and options.json:
