@@ -328,3 +328,19 @@ async def test_a_probe_that_cannot_be_kept_is_no_reason_not_to_load(tmp_path: Pa
     path = tiny_llama(tmp_path / "tiny.gguf")
     async with Engine(SETTINGS, probes=tmp_path / "probes") as engine:
         assert (await engine.load(Source("tiny", path))).state == "ready"
+
+
+async def test_loading_shows_its_progress_and_ends_at_once_when_it_is_unwanted(tmp_path: Path, gemma: Path) -> None:
+    moved = asyncio.Event()
+    async with Engine(SETTINGS, probes=tmp_path, on_change=lambda name: moved.set()) as engine:
+        loading = asyncio.create_task(engine.load(Source("gemma", gemma), Options(profile="exact")))
+        async with asyncio.timeout(20):
+            while not engine.loaded() or not engine.loaded()[0].progress:
+                await moved.wait()
+                moved.clear()
+        assert engine.loaded()[0].state == "loading"
+        assert engine.loaded()[0].pid
+        await engine.unload(gemma)
+        with pytest.raises(WorkerDied, match="unloaded"):
+            await loading
+        assert not engine.loaded()

@@ -83,6 +83,8 @@ class _Held:
     header: Header
     options: Options = Options()
     worker: WorkerProcess | None = None
+    starting: WorkerProcess | None = None
+    """The worker that is loading it."""
     state: Literal["loading", "ready", "stopping"] = "loading"
     users: int = 0
     """Who wants it: waiting for it or working with it."""
@@ -174,6 +176,8 @@ class Engine:
         held = self._held.get(path)
         if held is None:
             raise NotFound(f"{path.stem} is not loaded.", hint="`pares ps` shows what is.")
+        if held.starting is not None:
+            await held.starting.stop()
         await self._unload(held)
 
     def loaded(self) -> tuple[Status, ...]:
@@ -258,9 +262,12 @@ class Engine:
             self._on_change(name)
             held.worker = None
             load = msgspec.structs.replace(load, probe=self._remembered(load))
-            worker = await WorkerProcess.start(
-                name, load, on_change=lambda: self._on_change(name), timeout_s=self._settings.load_timeout_s
-            )
+            worker = await WorkerProcess.spawn(name, load, on_change=lambda: self._on_change(name))
+            held.starting = worker
+            try:
+                await worker.ready(timeout_s=self._settings.load_timeout_s)
+            finally:
+                held.starting = None
         header = held.header
         worker.facts = msgspec.structs.replace(
             worker.facts, name=name, architecture=header.architecture, templates=header.templates
@@ -400,7 +407,7 @@ class Engine:
     # Telling
 
     def _status(self, held: _Held) -> Status:
-        worker = held.worker
+        worker = held.worker or held.starting
         loop = asyncio.get_running_loop()
         resident = 0
         if worker is not None:
@@ -410,7 +417,7 @@ class Engine:
             name=held.source.name,
             state=held.state,
             profile=held.options.profile or self._settings.profile,
-            facts=worker.facts if worker else None,
+            facts=held.worker.facts if held.worker else None,
             memory_bytes=resident,
             pid=worker.pid if worker else 0,
             running=worker.queue.running if worker else 0,

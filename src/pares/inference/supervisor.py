@@ -49,7 +49,7 @@ class _Stream:
 
 
 class WorkerProcess(asyncio.Protocol):
-    """A running worker. Make one with `start`: it is ready then. `on_change` is called when queue or progress move."""
+    """A worker. Make one with `spawn`, then wait until it is `ready`. `on_change`: its queue or progress moved."""
 
     facts: ModelFacts
     vocabulary: Vocabulary
@@ -75,10 +75,8 @@ class WorkerProcess(asyncio.Protocol):
         self.ended = asyncio.Event()
 
     @classmethod
-    async def start(
-        cls, name: str, load: pipe.Load, *, on_change: Callable[[], None], timeout_s: float
-    ) -> WorkerProcess:
-        """Start the process and wait until its model is loaded. Raises what the worker refused with, or WorkerDied."""
+    async def spawn(cls, name: str, load: pipe.Load, *, on_change: Callable[[], None]) -> WorkerProcess:
+        """Start a process that begins to load. Raises WorkerDied if the system has no room for one."""
         worker = cls(name, on_change)
         ours, theirs = socket.socketpair()
         with theirs:
@@ -104,16 +102,20 @@ class WorkerProcess(asyncio.Protocol):
                 raise
         worker._watcher = asyncio.create_task(worker._watch(), name=f"watch worker of {name}")
         worker._send(load)
+        return worker
+
+    async def ready(self, *, timeout_s: float) -> None:
+        """Wait until the model is loaded. Raises what the worker refused with, or WorkerDied; it is stopped then."""
         try:
             async with asyncio.timeout(timeout_s):
-                await worker._ready
+                await self._ready
         except TimeoutError:
-            await worker.stop()
-            raise WorkerDied(f"{name} did not load within {timeout_s:.0f} s.", hint="Try a smaller model.") from None
+            await self.stop()
+            message = f"{self.name} did not load within {timeout_s:.0f} s."
+            raise WorkerDied(message, hint="Try a smaller model.") from None
         except BaseException:
-            await worker.stop()
+            await self.stop()
             raise
-        return worker
 
     @property
     def pid(self) -> int:
