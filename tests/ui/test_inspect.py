@@ -46,7 +46,7 @@ def test_every_tensor_is_on_the_map_and_in_the_table(inspect: Page) -> None:
     assert inspect.locator(".cell").count() == 272
     table = inspect.get_by_role("region", name="All tensors").get_by_role("row")
     expect(table).to_have_count(273)
-    inspect.get_by_role("button", name="Only 7 in the table").click()
+    inspect.get_by_role("searchbox", name="Filter").fill("layer:7")
     expect(table).to_have_count(10)
     expect(inspect.get_by_role("status").filter(has_text="of 272")).to_contain_text("9 of 272")
     inspect.get_by_role("searchbox", name="Filter").fill("q8_0")

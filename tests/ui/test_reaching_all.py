@@ -193,6 +193,7 @@ def test_a_whole_conversation_by_keyboard_alone(page: Page, node: PageNode) -> N
     keyboard.press("Enter")
     expect(page.get_by_text("What would you like to know?")).to_be_visible()
     keyboard.press("Control+Shift+O")
+    expect(page.get_by_label("Your message")).to_be_focused()
     page.get_by_role("main").focus()
     keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
@@ -225,4 +226,4 @@ def test_forced_colours_keep_what_carries_meaning(node: PageNode, open_page: Ope
     page.goto(f"{node.url}/#/inspect")
     page.get_by_role("link", name="Tensors").click()
     colour = page.locator(".cell").first.evaluate("cell => getComputedStyle(cell).backgroundColor")
-    assert colour == "rgb(44, 106, 148)"
+    assert colour == "rgb(11, 107, 87)"

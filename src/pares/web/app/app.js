@@ -3,7 +3,7 @@
 import { html, useEffect, useState } from "../vendor/preact.js";
 import { note, spoken } from "./announce.js";
 import { locked } from "./api.js";
-import { Chat, findConversation, writeHere } from "./chat.js";
+import { Chat, findConversation } from "./chat.js";
 import { current } from "./chat_state.js";
 import { link, retry } from "./events.js";
 import { bytes } from "./format.js";
@@ -12,7 +12,7 @@ import { Login } from "./login.js";
 import { go, href, route } from "./router.js";
 import { models, status } from "./state.js";
 import { t } from "./strings.js";
-import { Dialog, inlineCode } from "./ui.js";
+import { Dialog, focusContent, inlineCode } from "./ui.js";
 import { Welcome, isFirstRun } from "./welcome.js";
 
 const SCREENS = /** @type {const} */ (["chat", "models", "inspect", "settings"]);
@@ -99,7 +99,7 @@ export function App() {
       } : control && event.shiftKey && key === "o" ? () => go("chat")
         : typing || control || event.altKey ? null
           : key === "?" ? () => setHelp(true)
-            : key === "/" ? writeHere : null;
+            : key === "/" ? focusContent : null;
       if (!act || document.querySelector("dialog[open]")) return;
       event.preventDefault();
       act();

@@ -43,11 +43,6 @@ function showList(wanted) {
 
 const chosen = () => narrow.value && showList(false);
 
-/** Put the focus where one writes. */
-export function writeHere() {
-  /** @type {HTMLElement | null} */ (document.querySelector(".composer textarea"))?.focus();
-}
-
 /** Open the list and search in it. */
 export function findConversation() {
   finding.value = true;

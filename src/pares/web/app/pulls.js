@@ -5,7 +5,7 @@ import { tell } from "./announce.js";
 import { call, part } from "./api.js";
 import { bytes, duration } from "./format.js";
 import { Icon } from "./icons.js";
-import { fetchPulls, pulls, putPull, underWay } from "./state.js";
+import { addPull, fetchPulls, pulls, underWay } from "./state.js";
 import { t } from "./strings.js";
 import { Fault, Progress, useAction } from "./ui.js";
 
@@ -17,7 +17,7 @@ const LOOKS = { done: "ok", failed: "bad", paused: "warn" };
 /** @param {string} source a catalogue name, an address, or hf:owner/repo/file @param {string} [name] */
 export async function pull(source, name = "") {
   const begun = await call("POST", "/pulls", { source, name });
-  putPull(begun);
+  addPull(begun);
   return /** @type {PullStatus} */ (begun);
 }
 
@@ -43,7 +43,7 @@ function PullItem({ pull: row }) {
   const { busy, error, run } = useAction();
   const path = `/pulls/${part(row.id)}`;
   /** @param {"pause" | "resume"} verb */
-  const act = (verb) => run(async () => putPull(await call("POST", `${path}/${verb}`)));
+  const act = (verb) => run(() => call("POST", `${path}/${verb}`));
   const cancel = () => run(async () => {
     await call("DELETE", path);
     await fetchPulls();

@@ -27,40 +27,67 @@ export const chatModels = computed(() =>
 /** @param {string} name */
 export const loadedModel = (name) => status.value?.loaded.find((row) => row.name === name);
 
+const MAX_TRIES = 5;
+/** How many events of each kind there were. @type {Map<string, number>} */
+const heard = new Map();
+
 const UNDER_WAY = ["queued", "checking", "fetching", "verifying"];
 /** @param {PullStatus} pull */
 export const underWay = (pull) => UNDER_WAY.includes(pull.state);
 /** @param {string} name the running or broken-off download of a model */
 export const pullOf = (name) => pulls.value.find((pull) => pull.name === name && pull.state !== "done");
 
-export async function fetchModels() {
-  const [here, offered] = await Promise.all([call("GET", "/models"), call("GET", "/catalogue")]);
-  batch(() => {
+/**
+ * Ask and take the answer in, unless a newer question was asked meanwhile: answers may overtake each other. What an
+ * event of these kinds told meanwhile is newer than the answer too: then ask again.
+ * @template T @param {string[]} kinds @param {() => Promise<T>} ask @param {(answer: T) => void} take
+ */
+function fetcher(kinds, ask, take) {
+  const eventsSoFar = () => kinds.reduce((sum, kind) => sum + (heard.get(kind) ?? 0), 0);
+  let newest = 0;
+  return async () => {
+    const mine = ++newest;
+    for (let tries = 0; tries < MAX_TRIES && mine === newest; tries++) {
+      const before = eventsSoFar();
+      const answer = await ask();
+      if (mine === newest && before === eventsSoFar()) return take(answer);
+    }
+  };
+}
+
+export const fetchModels = fetcher(["models"],
+  () => Promise.all([call("GET", "/models"), call("GET", "/catalogue")]),
+  ([here, offered]) => batch(() => {
     models.value = here.models;
     catalogue.value = offered.models;
-  });
-}
+  }));
 
-export async function fetchPulls() {
-  pulls.value = (await call("GET", "/pulls")).pulls;
-}
+export const fetchPulls = fetcher(["pull"], () => call("GET", "/pulls"), (answer) => (pulls.value = answer.pulls));
 
-export async function fetchConversations() {
+export const fetchConversations = fetcher(["conversations"], () => {
   const query = search.value.trim();
-  const found = await call("GET", `/conversations${query ? `?search=${encodeURIComponent(query)}` : ""}`);
-  if (query === search.value.trim()) conversations.value = found.conversations;
-}
+  return call("GET", `/conversations${query ? `?search=${encodeURIComponent(query)}` : ""}`);
+}, (answer) => (conversations.value = answer.conversations));
+
+const fetchStatus = fetcher(["status", "loaded", "unloaded"], () => call("GET", "/status"),
+  (answer) => (status.value = answer));
 
 async function fetchAll() {
-  const [now] = await Promise.all([call("GET", "/status"), fetchModels(), fetchPulls(), fetchConversations()]);
-  status.value = now;
+  await Promise.all([fetchStatus(), fetchModels(), fetchPulls(), fetchConversations()]);
   for (const listener of listeners) listener("up", {});
 }
 
+const isKnown = (/** @type {PullStatus} */ pull) => pulls.value.some((other) => other.id === pull.id);
+
+/** A download that was asked for: what events have told of it already is newer. @param {PullStatus} pull */
+export function addPull(pull) {
+  if (!isKnown(pull)) pulls.value = [pull, ...pulls.value];
+}
+
 /** @param {PullStatus} pull */
-export function putPull(pull) {
-  const known = pulls.value.some((other) => other.id === pull.id);
-  pulls.value = known ? pulls.value.map((other) => (other.id === pull.id ? pull : other)) : [pull, ...pulls.value];
+function putPull(pull) {
+  addPull(pull);
+  pulls.value = pulls.value.map((other) => (other.id === pull.id ? pull : other));
 }
 
 /** @param {Loaded[]} loaded */
@@ -132,6 +159,7 @@ async function again(fetcher) {
 
 export function startState() {
   start((kind, data) => {
+    heard.set(kind, (heard.get(kind) ?? 0) + 1);
     handlers[kind]?.(data);
     for (const listener of listeners) listener(kind, data);
   }, fetchAll);

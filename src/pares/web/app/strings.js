@@ -208,7 +208,7 @@ const STRINGS = {
     block: "{name} · {type} · {shape} · {parameters} numbers · {size}",
     type: { one: "{type}: {n} tensor, {size}", other: "{type}: {n} tensors, {size}" },
     map_label: "{n} tensors in {layers} layers, drawn to scale; the table below says the same", outside: "other",
-    only: "Only {label} in the table", scale: "Layers, at {n} times the scale of the row above",
+    scale: "Layers, at {n} times the scale of the row above",
     look: "Point at a block to read it; the table has every one.", table: "All tensors",
     filter: "Filter: name, type, or layer:3", found: "{n} of {all}, {size}", name: "Name", kind: "Type",
     shape: "Shape", elements: "Numbers", size: "Size", offset: "Offset", all: "Show all {n}",

@@ -47,12 +47,11 @@ function typesOf(tensors) {
 
 /**
  * @param {{layer: Layer, label: string, scale: number, named: boolean, colours: Map<string, number>,
- *   onLook: (tensor: TensorRow) => void, onChoose: (text: string) => void, query: string}} props
+ *   onLook: (tensor: TensorRow) => void, onChoose: (text: string) => void}} props
  */
-const MapRow = ({ layer, label, scale, named, colours, onLook, onChoose, query }) => html`
+const MapRow = ({ layer, label, scale, named, colours, onLook, onChoose }) => html`
   <div class=${`map-row ${named ? "named" : ""}`}>
-    <button type="button" class="map-label num" aria-label=${t("tensors.only", { label })}
-      onClick=${() => onChoose(query)}>${label}</button>
+    <span class="map-label num">${label}</span>
     <div class="map-track"><div class="map-blocks" style=${{ width: `${Math.max(1, layer.size * scale)}%` }}>
       ${layer.tensors.map((tensor) => html`
         <span key=${tensor.name} class=${`cell c-${colours.get(tensor.type)}`} style=${{ flexGrow: tensor.size }}
@@ -74,7 +73,7 @@ function TensorMap({ tensors, types, onChoose }) {
   /** @param {Layer} layer @param {string} label @param {number} most @param {boolean} named */
   const row = (layer, label, most, named) => html`
     <${MapRow} key=${layer.layer} layer=${layer} label=${label} scale=${100 / most} named=${named} colours=${colours}
-      query=${`layer:${layer.layer}`} onLook=${setLooked} onChoose=${onChoose} />`;
+      onLook=${setLooked} onChoose=${onChoose} />`;
   return html`
     <div class="legend">${types.map(({ type, bytes: size, tensors: n, colour }) => html`
       <span key=${type}>

@@ -96,6 +96,12 @@ export const MenuItem = ({ icon, onClick, href, download = false, danger = false
   : html`<button type="button" role="menuitem" class=${`item ${danger ? "danger" : ""}`} onClick=${onClick}>
       <${Icon} name=${icon} />${children}</button>`;
 
+/** Where one goes on: where one writes, or the screen itself. */
+export function focusContent() {
+  const content = document.querySelector(".composer textarea") ?? document.getElementById("main");
+  /** @type {HTMLElement | null} */ (content)?.focus();
+}
+
 /**
  * A question or a form over the page; the page waits.
  * @param {{title: string, onClose: () => void, class?: string, children: any}} props
@@ -103,7 +109,12 @@ export const MenuItem = ({ icon, onClick, href, download = false, danger = false
 export function Dialog({ title, onClose, class: extra = "", children }) {
   const box = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const id = useId();
-  useEffect(() => box.current?.showModal(), []);
+  useEffect(() => {
+    const before = /** @type {HTMLElement | null} */ (document.activeElement);
+    box.current?.showModal();
+    const back = () => (before?.isConnected && before !== document.body ? before.focus() : focusContent());
+    return () => queueMicrotask(back); // once it is known whether what had the focus is still there
+  }, []);
   /** @param {MouseEvent} event */
   const onBackdrop = (event) => event.target === box.current && onClose();
   return html`
