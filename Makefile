@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The multimodal library is not used: without it llama.cpp compiles in half the time.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 
-.PHONY: run test check lint types layers tests soak bench vendor browser clean
+.PHONY: run test check lint types layers tests soak bench vendor constraints browser clean
 
 ## run: make the environment, fetch the starter model, start the node and open its page
 run: $(VENV)/.run
@@ -45,6 +45,12 @@ bench: $(VENV)/.dev
 vendor:
 	src/pares/web/vendor/vendor.sh
 
+## constraints: write down the versions of this environment (maintainers; after the checks passed)
+constraints:
+	@head -n 2 constraints.txt > constraints.new
+	@$(BIN)/pip freeze --exclude-editable | grep -viE '^(xllamacpp|torch|-e)' >> constraints.new
+	@mv constraints.new constraints.txt
+
 ## browser: the page's tests drive Debian's Chromium
 browser:
 	@test -x /usr/bin/chromium || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) \
@@ -57,8 +63,9 @@ $(VENV)/.run: pyproject.toml
 	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e .; else $(BIN)/pip install --quiet -e .; fi
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run
-	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e ".[dev]"; else $(BIN)/pip install --quiet -e ".[dev]"; fi
+$(VENV)/.dev: $(VENV)/.run constraints.txt
+	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[dev]"; \
+		else $(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"; fi
 	@touch $@
 
 clean:
