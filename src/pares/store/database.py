@@ -168,7 +168,7 @@ def encode(value: msgspec.Struct, json: tuple[str, ...] = ()) -> dict[str, objec
 
 def now() -> str:
     """The time as this room writes it: ISO 8601, UTC, milliseconds; sorts as text."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def new_id() -> str:
