@@ -22,7 +22,7 @@ CODE = "\n".join(path.read_text() for path in APP if path.name != "strings.js")
 STYLE = (ROOT / "style.css").read_text()
 STRINGS = (ROOT / "app" / "strings.js").read_text()
 MAX_LINES = 400
-FIRST_PAINT_BYTES = 90_000
+FIRST_PAINT_BYTES = 96_000
 
 
 def test_vendored_files_are_those_that_were_summed() -> None:

@@ -45,12 +45,16 @@ function NodeWord() {
       <small class="num">${words}</small></div>`;
 }
 
+/** Back to the conversation that was open. */
+const lastChat = () => href("chat", ...[current.value.row.id].filter(Boolean));
+
 /** @param {{screen: string}} props */
 const Rail = ({ screen }) => html`
   <nav class="rail" aria-label=${t("rail.label")}>
     <a class="mark" href=${href("chat")} aria-label=${t("rail.home")}>pares<i>.</i></a>
     ${SCREENS.map((name) => html`
-      <a class="entry" href=${href(name)} aria-current=${screen === name ? "page" : undefined}>
+      <a class="entry" href=${name === "chat" && screen !== name ? lastChat() : href(name)}
+        aria-current=${screen === name ? "page" : undefined}>
         <${Icon} name=${name} /><span>${t(`rail.${name}`)}</span>
         ${name === "models" && html`<span class="num" aria-hidden="true">${models.value?.length || ""}</span>`}
       </a>`)}

@@ -152,9 +152,11 @@ function List() {
 export function Chat({ id }) {
   const area = useRef(/** @type {HTMLTextAreaElement | null} */ (null));
   const [editing, setEditing] = useState(/** @type {string | null} */ (null));
-  useEffect(() => {
+  useLayoutEffect(() => {
     setEditing(null);
     open(id);
+  }, [id]);
+  useEffect(() => {
     if (!narrow.value && !document.activeElement?.matches(".find")) area.current?.focus();
   }, [id]);
   useEffect(() => {
@@ -193,7 +195,7 @@ export function Chat({ id }) {
         ${refused.value && html`<div class="refused"><${Fault} error=${refused.value.error}>
           ${!models.value?.length && html`
             <a class="button" href=${href("models", "catalogue")}>${t("chat.get_model")}</a>`}<//></div>`}
-        <${Composer} area=${area} onEditLast=${editLast} />
+        ${!openFault.value && html`<${Composer} area=${area} onEditLast=${editLast} />`}
       </div>
       ${drawerOpen.value && html`<${Drawer} onClose=${() => (drawerOpen.value = false)} />`}
     </div>`;

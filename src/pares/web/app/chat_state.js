@@ -1,9 +1,9 @@
 /** The conversation that is open, and the answers that are being written, here and in conversations left behind. */
 
 import { computed, effect, signal } from "../vendor/preact.js";
-import { announce } from "./announce.js";
+import { announce, tell } from "./announce.js";
 import { ApiError, asApiError, call, part } from "./api.js";
-import { TEMPORARY, moveDraft } from "./drafts.js";
+import { TEMPORARY, moveDraft, setDraft } from "./drafts.js";
 import { Reply, storedReply, temporaryReply, withoutEmpty } from "./replies.js";
 import { catalogue, chatModels, connected, loadedModel, onEvent } from "./state.js";
 import { t } from "./strings.js";
@@ -73,8 +73,11 @@ function empty(id) {
   return { row, system: "", settings: {}, leaf: null, messages: [] };
 }
 
+let wanted = UNSAVED;
+
 /** @param {string} id */
 export async function open(id) {
+  wanted = id;
   openFault.value = null;
   if (current.value.row.id === id) return;
   refused.value = null;
@@ -83,16 +86,20 @@ export async function open(id) {
     return;
   }
   try {
-    current.value = await call("GET", `/conversations/${part(id)}`);
+    const found = await call("GET", `/conversations/${part(id)}`);
+    if (wanted === id) current.value = found;
   } catch (fault) {
-    openFault.value = asApiError(fault);
+    if (wanted === id) openFault.value = asApiError(fault);
   }
 }
 
-/** Forget what is open, as after it was deleted. */
+/** Begin a new one; what is open stays where it is kept. */
 export function close() {
   current.value = empty(UNSAVED);
 }
+
+/** End the answer that is being written in a conversation. @param {string} id */
+export const stopIn = (id) => replies.value.get(id)?.abort.abort();
 
 /** @param {string} id @param {(now: Conversation) => Conversation} how */
 function update(id, how) {
@@ -122,7 +129,17 @@ export async function change(what) {
     system: what.system ?? now.system,
     settings: what.settings ?? now.settings,
   }));
-  if (id !== UNSAVED && id !== TEMPORARY) await call("PATCH", `/conversations/${part(id)}`, what);
+  await patch(id, what);
+}
+
+/** @param {string} id @param {object} what */
+async function patch(id, what) {
+  if (id === UNSAVED || id === TEMPORARY) return;
+  try {
+    await call("PATCH", `/conversations/${part(id)}`, what);
+  } catch (fault) {
+    tell(asApiError(fault).message);
+  }
 }
 
 /** Show the branch that goes through a message. @param {MessageNode} node */
@@ -130,7 +147,7 @@ export async function select(node) {
   const { row, messages } = current.value;
   const leaf = newestLeaf(messages, node.id);
   update(row.id, (now) => ({ ...now, leaf }));
-  if (row.id !== TEMPORARY) await call("PATCH", `/conversations/${part(row.id)}`, { leaf });
+  await patch(row.id, { leaf });
 }
 
 /** @param {string} content */
@@ -141,7 +158,9 @@ export const edit = (node, content) => ask({ parent_id: node.parent_id, content 
 export const again = (node) => ask({ parent_id: node.parent_id });
 /** Go on with an answer that was broken off. @param {MessageNode} node */
 export const goOn = (node) => ask({ parent_id: node.id, go_on: true });
-export const stop = () => reply.value?.abort.abort();
+export const stop = () => stopIn(current.value.row.id);
+
+let making = false;
 
 /** The open conversation, made on the node if this is its first message. @param {ReplyRequest} request */
 async function kept(request) {
@@ -159,7 +178,8 @@ async function kept(request) {
 
 /** @param {ReplyRequest} request */
 async function ask(request) {
-  if (reply.value) return;
+  if (reply.value || making) return;
+  making = true;
   refused.value = null;
   request = { ...request, model: model.value };
   localStorage.setItem(LAST_MODEL, model.value);
@@ -169,6 +189,8 @@ async function ask(request) {
   } catch (fault) {
     refused.value = { error: asApiError(fault), content: request.content ?? "" };
     return;
+  } finally {
+    making = false;
   }
   const { id } = conversation.row;
   const writing = new Reply(conversation, request);
@@ -216,8 +238,8 @@ function breakOff(id, writing, fault) {
     if (error) faults.value = new Map(faults.value).set(writing.id.value, error);
   } else if (current.value.row.id === id) {
     const content = writing.request.content ?? "";
-    if (!stopped) refused.value = { error: asApiError(fault), content };
-    else if (content) refused.value = { error: new ApiError(0, { message: t("chat.stopped_early") }), content };
+    if (stopped) setDraft(id, content);
+    else refused.value = { error: asApiError(fault), content };
   }
   announce(stopped ? t("chat.stopped") : t("chat.failed"));
 }

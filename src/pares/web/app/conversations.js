@@ -3,7 +3,7 @@
 import { html, signal, useEffect, useRef, useSignalEffect, useState } from "../vendor/preact.js";
 import { tell } from "./announce.js";
 import { ApiError, address, asApiError, call, part } from "./api.js";
-import { close as closeChat, current, isAnswering } from "./chat_state.js";
+import { close as closeChat, current, isAnswering, stopIn } from "./chat_state.js";
 import { TEMPORARY } from "./drafts.js";
 import { Icon } from "./icons.js";
 import { go, href } from "./router.js";
@@ -66,6 +66,7 @@ function Item({ row, onChoose }) {
       closeChat(); // first, or the news of its end makes the page ask for it again
       go("chat");
     }
+    stopIn(row.id);
     await call("DELETE", `/conversations/${part(row.id)}`);
     await fetchConversations();
     tell(t("list.deleted", { title }));

@@ -1,8 +1,6 @@
 /** How this conversation is answered: system prompt and sampling. An empty field is the model's default. */
 
 import { html, useEffect, useId, useRef, useState } from "../vendor/preact.js";
-import { tell } from "./announce.js";
-import { asApiError } from "./api.js";
 import { capabilities, change, current, model } from "./chat_state.js";
 import { count } from "./format.js";
 import { Icon } from "./icons.js";
@@ -28,9 +26,7 @@ const DIALS = [
 ];
 
 /** @param {ChatSettings} settings */
-const put = (settings) => change({ settings: { ...current.value.settings, ...settings } }).catch(failed);
-/** @param {unknown} fault */
-const failed = (fault) => tell(asApiError(fault).message);
+const put = (settings) => change({ settings: { ...current.value.settings, ...settings } });
 
 /** @param {{dial: Dial, value: number | null | undefined}} props */
 function DialField({ dial, value }) {
@@ -135,7 +131,7 @@ export function Drawer({ onClose }) {
     value !== null && !(Array.isArray(value) && value.length === 0));
   const reset = () => {
     const none = Object.fromEntries(Object.keys(settings).map((key) => [key, key === "stop" ? [] : null]));
-    change({ system: "", settings: none }).catch(failed);
+    change({ system: "", settings: none });
   };
   return html`
     <aside class="drawer" aria-label=${t("drawer.title")} key=${row.id}>
@@ -144,7 +140,7 @@ export function Drawer({ onClose }) {
           <${Icon} name="close" /></button></div>
       <${TextField} label=${t("drawer.system")} hint=${t("drawer.system_hint")} value=${system} rows=${3}
         placeholder=${t("drawer.system_example")}
-        onSave=${(/** @type {string} */ text) => change({ system: text }).catch(failed)} />
+        onSave=${(/** @type {string} */ text) => change({ system: text })} />
       <div class="dials">
         ${DIALS.map((dial) => html`<${DialField} key=${dial.key} dial=${dial} value=${settings[dial.key]} />`)}
         ${(capabilities.value?.includes("thinking") || settings.thinking != null) && html`

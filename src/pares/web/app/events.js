@@ -19,8 +19,10 @@ let deliver = () => {};
 /** @type {() => Promise<void>} */
 let refetch = async () => {};
 
-const channel = new BroadcastChannel("pares-events");
+/** Without locks, on an insecure address of the local network, every tab listens for itself. */
+const channel = navigator.locks ? new BroadcastChannel("pares-events") : null;
 let leading = false;
+let looking = false;
 let attempts = 0;
 /** @type {EventSource | null} */
 let source = null;
@@ -31,18 +33,19 @@ let countdown;
 function move(next) {
   const back = next.state === "up" && link.value.state !== "up";
   link.value = next;
-  if (leading) channel.postMessage({ kind: "link", data: next });
+  if (leading) channel?.postMessage({ kind: "link", data: next });
+  if (next.state === "up") locked.value = false;
   if (back) refetch().catch(() => {}); // what fails here fails again where it is shown
 }
 
-channel.onmessage = ({ data: { kind, data } }) => {
+channel?.addEventListener("message", ({ data: { kind, data } }) => {
   if (kind === "hello") {
     if (leading) channel.postMessage({ kind: "link", data: link.value });
   } else if (kind === "retry") {
     if (leading) retry();
   } else if (kind === "link") move(data);
   else deliver(kind, data);
-};
+});
 
 function listen() {
   source?.close();
@@ -56,13 +59,15 @@ function listen() {
     source.addEventListener(kind, (event) => {
       const data = JSON.parse(event.data);
       deliver(kind, data);
-      channel.postMessage({ kind, data });
+      channel?.postMessage({ kind, data });
     });
   }
 }
 
 /** A stream may end without the node being gone: look once before saying so. */
 async function lost() {
+  if (looking) return;
+  looking = true;
   source?.close();
   source = null;
   clearInterval(countdown);
@@ -71,6 +76,8 @@ async function lost() {
     listen();
   } catch {
     if (!locked.value) wait(RETRY_S[Math.min(attempts++, RETRY_S.length - 1)]);
+  } finally {
+    looking = false;
   }
 }
 
@@ -86,7 +93,7 @@ function wait(seconds) {
 /** Try again now. */
 export function retry() {
   if (leading) lost();
-  else channel.postMessage({ kind: "retry" });
+  else channel?.postMessage({ kind: "retry" });
 }
 
 /**
@@ -101,10 +108,10 @@ export function start(onEvent, onUp) {
     lost();
     return new Promise(() => {}); // held until this tab closes
   };
-  if (navigator.locks) {
+  if (channel) {
     channel.postMessage({ kind: "hello" });
     navigator.locks.request("pares-events", lead);
-  } else lead(); // no locks on an insecure address of the local network
+  } else lead();
   addEventListener("online", () => link.value.state === "down" && retry());
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden && link.value.state === "down") retry();

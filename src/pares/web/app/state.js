@@ -45,14 +45,18 @@ export const pullOf = (name) => pulls.value.find((pull) => pull.name === name &&
 function fetcher(kinds, ask, take) {
   const eventsSoFar = () => kinds.reduce((sum, kind) => sum + (heard.get(kind) ?? 0), 0);
   let newest = 0;
-  return async () => {
-    const mine = ++newest;
-    for (let tries = 0; tries < MAX_TRIES && mine === newest; tries++) {
+  /** @type {Promise<void>} */
+  let last;
+  /** @param {number} mine @returns {Promise<void>} */
+  const run = async (mine) => {
+    for (let tries = 0; tries < MAX_TRIES; tries++) {
       const before = eventsSoFar();
       const answer = await ask();
-      if (mine === newest && before === eventsSoFar()) return take(answer);
+      if (mine !== newest) return last;
+      if (before === eventsSoFar()) return take(answer);
     }
   };
+  return () => (last = run(++newest));
 }
 
 export const fetchModels = fetcher(["models"],

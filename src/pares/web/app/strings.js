@@ -121,7 +121,7 @@ const STRINGS = {
     made_model: "Model", made_read: "Read", made_wrote: "Wrote", made_first: "First word after", made_speed: "Speed",
     made_seed: "Seed", made_when: "When", answered: "{model} answered: {text}", stopped: "The answer was stopped.",
     failed: "The answer failed.", cut_off: "The node ended the answer without a last word.",
-    stopped_early: "Stopped before the answer began.", unanswered: "There is no answer to this yet.",
+    unanswered: "There is no answer to this yet.",
     answer_now: "Answer it", run_doctor: "Look with the doctor", get_model: "Get a model",
   },
   drawer: {

@@ -112,9 +112,6 @@ function Way() {
   const got = now.step === "load" || row?.state === "done";
   const checking = !got && row?.state === "verifying";
   const [leaving, setLeaving] = useState(false);
-  useEffect(() => {
-    if (now.error) tell(now.error.message);
-  }, [now.error]);
   const cancel = async () => {
     setLeaving(true);
     try {
