@@ -76,7 +76,7 @@ class Node:
     def __init__(self, config: Config, *, passing: bool = False) -> None:
         self.config = config
         self.passing = passing
-        self.admin_token = secrets.token_urlsafe(32)
+        self.admin_token = ""
         self.url = ""
         self.stopping = asyncio.Event()
         self.started_at = datetime.now(UTC)
@@ -101,6 +101,7 @@ class Node:
         config = self.config
         config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._claim_home(stack)
+        self.admin_token = _secret(config.home / "secret")
         self._start_log(stack)
         self.database = await stack.enter_async_context(Database(config.database))
         self.events = await Events.open(self.database)
@@ -268,7 +269,7 @@ class Node:
 
     def list_settings(self) -> Sequence[Setting]:
         """See `Services.list_settings`."""
-        return describe(self.config)
+        return describe(load(self.config.home, flags=self.config.flags))
 
     async def change_setting(self, name: str, value: object) -> Setting:
         """See `Services.change_setting`: written to the file, in force after the next start."""
@@ -359,6 +360,16 @@ def run(config: Config, *, on_ready: Callable[[str], None]) -> int:
         return 130 if stopped_by == [signal.SIGINT] else 0
 
     return asyncio.Runner(loop_factory=_new_loop).run(serve())
+
+
+def _secret(path: Path) -> str:
+    """The home's secret, kept over restarts: the cookie of an open page stays good. Only its owner can read it."""
+    with contextlib.suppress(FileNotFoundError):
+        if kept := path.read_text("ascii").strip():
+            return kept
+    secret = secrets.token_urlsafe(32)
+    write_whole(path, secret)
+    return secret
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

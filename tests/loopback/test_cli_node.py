@@ -204,3 +204,15 @@ def test_up_does_not_take_the_passing_node_of_another_command_for_one_that_stays
     finally:
         talk.send_signal(signal.SIGINT)
         talk.communicate(timeout=DEADLINE_S)
+
+
+def test_the_secret_of_a_home_outlives_a_restart_and_is_its_owners_alone(
+    home: Path, pares: Pares, up: Callable[..., Said]
+) -> None:
+    up("--port", "0")
+    before = (home / "secret").read_text()
+    assert stat.S_IMODE((home / "secret").stat().st_mode) == 0o600
+    assert pares("down").code == 0
+    up("--port", "0")
+    assert (home / "secret").read_text() == before
+    assert before in (home / "node.json").read_text()
