@@ -53,7 +53,7 @@ def _processor() -> Check:
     cores, busy, wide = machine.cores(), machine.busy_cores(0.1), machine.instruction_set()
     text = f"{machine.processor()}: {cores} cores, {busy:.1f} busy, {wide}."
     if platform.machine().lower() in ("x86_64", "amd64") and not wide.startswith(("AVX2", "AVX-512", "AMX")):
-        return Check("processor", "warning", text, "Without AVX2 answers come several times slower.")
+        return Check("processor", "warning", text, "Without AVX2 answers come slowly.")
     if busy > cores - 0.5:
         return Check("processor", "warning", text, "All cores are at work already: answers will be slow.")
     return Check("processor", "ok", text)
