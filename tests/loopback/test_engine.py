@@ -162,6 +162,25 @@ async def test_a_killed_worker_fails_its_requests_and_the_next_request_works(eng
         assert (await say(model, "The capital of France is", most=2))[0]
 
 
+async def test_a_node_that_stops_while_a_dead_worker_is_replaced_leaves_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pares.inference.engine.RESTART_AFTER_S", 0.0)
+    source, dead, replaced = Source("m", tiny_llama(tmp_path / "m.gguf")), asyncio.Event(), asyncio.Event()
+
+    def changed(_: str) -> None:
+        if dead.is_set() and any(status.state == "loading" for status in ours.loaded()):
+            replaced.set()
+
+    async with asyncio.timeout(20):
+        async with Engine(Settings(threads=1), probes=tmp_path, on_change=changed) as ours:
+            await ours.load(source)
+            dead.set()
+            os.kill(ours.loaded()[0].pid, signal.SIGKILL)
+            await replaced.wait()
+    assert not psutil.Process().children()
+
+
 async def test_more_requests_than_the_queue_holds_are_refused(tmp_path: Path, smollm2: Path) -> None:
     async with Engine(Settings(threads=1, running=2, queue=4), probes=tmp_path) as engine:
 
@@ -285,14 +304,19 @@ def dot(a: Sequence[float], b: Sequence[float]) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("make", [tiny_gemma3, tiny_mamba], ids=["sliding window", "recurrent"])
-async def test_other_kinds_of_memory_continue_a_conversation_correctly(
-    engine: Engine, tmp_path: Path, make: type
+@pytest.mark.parametrize("between", [0, 2], ids=["at once", "after others"])
+@pytest.mark.parametrize(
+    "make", [tiny_llama, tiny_gemma3, tiny_mamba], ids=["full attention", "sliding window", "recurrent"]
+)
+async def test_every_kind_of_memory_continues_a_conversation_correctly(
+    engine: Engine, tmp_path: Path, make: type, between: int
 ) -> None:
     async with engine.use(Source("m", make(tmp_path / "m.gguf"))) as model:
         prompt = [TokenId(t % 200 + 10) for t in range(150)]
         answer, _ = await say(model, prompt, most=20)
         turn = [*prompt, *answer, *prompt[:7]]
+        for other in range(between):
+            await say(model, [TokenId(t % 90 + 40 + other) for t in range(80)], most=9)
         warm, usage = await say(model, turn, most=20)
         await engine.unload(tmp_path / "m.gguf")
     async with engine.use(Source("m", tmp_path / "m.gguf")) as model:

@@ -7,11 +7,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pares.inference.batching import PREFILL_STEP, WORTH_WAITING, Batch, Copy, Limits, Schedule, Sequence, Truncate
+from pares.inference.batching import (
+    PREFILL_STEP,
+    WORTH_WAITING,
+    Batch,
+    Copy,
+    Drop,
+    Limits,
+    Park,
+    Restore,
+    Schedule,
+    Sequence,
+    Truncate,
+)
 
 FAST = Limits(cells=512, context=256, slots=6, running=3, batch=64)
 EXACT = Limits(cells=512, context=256, slots=6, running=3, batch=64, block=8, small=3)
 RECURRENT = Limits(cells=512, context=256, slots=6, running=3, batch=64, can_truncate=False)
+PARKING = Limits(cells=512, context=256, slots=6, running=3, batch=64, parked=300)
+RECURRENT_PARKING = Limits(
+    cells=512, context=256, slots=6, running=3, batch=64, can_truncate=False, parked=600, parked_each=100
+)
 
 
 class Cache:
@@ -20,6 +36,7 @@ class Cache:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.slots: list[list[tuple[int, str, int]]] = [[] for _ in range(limits.slots)]
+        self.parked: dict[int, list[tuple[int, str, int]]] = {}
         self._cells = 0
 
     def act(self, batch: Batch) -> None:
@@ -34,6 +51,20 @@ class Cache:
                     assert 0 < length <= len(self.slots[source])
                     assert self.limits.can_truncate or length == len(self.slots[source])
                     self.slots[target] = self.slots[source][:length]
+                case Park(slot, key):
+                    assert key not in self.parked
+                    self.parked[key], self.slots[slot] = self.slots[slot], []
+                    assert self.parked[key]
+                case Restore(key, slot):
+                    assert not self.slots[slot]
+                    self._cells += len(self.parked[key])
+                    cells = range(self._cells - len(self.parked[key]), self._cells)
+                    self.slots[slot] = [(*row[:2], -cell) for row, cell in zip(self.parked[key], cells, strict=True)]
+                case Drop(key):
+                    del self.parked[key]
+        weights = [len(rows) + self.limits.parked_each for rows in self.parked.values()]
+        assert sum(weights) <= self.limits.parked
+        assert self.used() <= self.limits.cells
 
     def compute(self, batch: Batch) -> None:
         assert 0 < batch.rows <= self.limits.batch
@@ -78,7 +109,11 @@ arrivals = st.lists(
 )
 
 
-@pytest.mark.parametrize("limits", [FAST, EXACT, RECURRENT], ids=["fast", "exact", "recurrent"])
+@pytest.mark.parametrize(
+    "limits",
+    [FAST, EXACT, RECURRENT, PARKING, RECURRENT_PARKING],
+    ids=["fast", "exact", "recurrent", "parking", "recurrent, parking"],
+)
 @settings(max_examples=150, deadline=None)
 @given(arrivals=arrivals)
 def test_every_row_is_computed_once_in_order_and_within_the_limits(
@@ -213,3 +248,64 @@ def test_forgotten_rows_are_computed_again() -> None:
     schedule.forget(sequence.slot)
     assert sequence in decode(schedule, cache)
     assert len(cache.slots[sequence.slot]) == 41
+
+
+def test_a_conversation_at_rest_is_parked_while_another_runs_and_goes_on_without_being_read_again() -> None:
+    schedule, cache = Schedule(PARKING), Cache(PARKING)
+    first = np.arange(100, dtype=np.int32)
+    finish(schedule, cache, Sequence.of(1, first, room=1))
+    assert cache.used() == 100, "nobody else is here: it stays"
+    finish(schedule, cache, Sequence.of(2, np.arange(200, 260, dtype=np.int32), room=1))
+    assert cache.used() == 60, "only the second one's cells are walked over"
+    again = Sequence.of(3, np.concatenate([first, np.arange(20, dtype=np.int32)]), room=1)
+    finish(schedule, cache, again)
+    assert again.cached == 100
+    assert sorted(map(len, cache.parked.values())) == [60], "what was restored to be gone on with is not kept twice"
+
+
+def test_a_branch_of_a_long_parked_conversation_leaves_it_parked() -> None:
+    schedule, cache = Schedule(PARKING), Cache(PARKING)
+    first = np.arange(200, dtype=np.int32)
+    finish(schedule, cache, Sequence.of(1, first, room=1))
+    finish(schedule, cache, Sequence.of(2, np.arange(300, 310, dtype=np.int32), room=1))
+    branch = Sequence.of(3, np.concatenate([first[:60], np.arange(500, 520, dtype=np.int32)]), room=1)
+    finish(schedule, cache, branch)
+    assert branch.cached == 60
+    again = Sequence.of(4, first, room=1)
+    finish(schedule, cache, again)
+    assert again.cached == 199
+
+
+def test_the_oldest_parked_rows_go_first_and_nothing_too_large_is_parked() -> None:
+    schedule, cache = Schedule(PARKING), Cache(PARKING)
+    for number in range(5):
+        finish(schedule, cache, Sequence.of(number, np.full(120, number, np.int32), room=1))
+    assert {rows[0][0] for rows in cache.parked.values()} == {2, 3}
+    latest = Sequence.of(5, np.full(130, 2, np.int32), room=1)
+    finish(schedule, cache, latest)
+    assert latest.cached == 120
+    oldest = Sequence.of(6, np.full(130, 0, np.int32), room=1)
+    finish(schedule, cache, oldest)
+    assert oldest.cached == 0
+
+
+def test_an_answer_set_back_for_want_of_cells_is_not_read_again() -> None:
+    limits = Limits(cells=512, context=400, slots=6, running=3, batch=64, parked=600)
+    schedule, cache = Schedule(limits), Cache(limits)
+    both = [Sequence.of(n, np.full(100 + n, n, np.int32), room=290) for n in range(2)]
+    for sequence in both:
+        schedule.add(sequence)
+    computed = 0
+    while schedule.running or schedule.waiting:
+        batch = schedule.plan()
+        assert batch is not None
+        cache.act(batch)
+        cache.compute(batch)
+        computed += batch.rows
+        schedule.computed(batch, 0.01)
+        for run in batch.runs:
+            if run.wanted and run.sequence.length < run.sequence.prompt + 290:
+                run.sequence.append(1)
+            elif run.wanted:
+                schedule.end(run.sequence)
+    assert computed == sum(sequence.length for sequence in both)

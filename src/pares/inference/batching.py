@@ -11,8 +11,9 @@ Every step the schedule admits waiting sequences, then chooses rows:
   others (the rest of the prompt, sampled rows) in batches of at most `small`. A row's bits then do not depend on what
   else is computed. Every decoding sequence gets its row before the next chunk of prompt.
 
-When the KV cache is full, slots at rest are given up, least recently used first; then the youngest sequence is set back
-to waiting and computed again later, which changes nothing but its speed.
+Slots at rest are parked outside the KV cache when somebody else begins (see `parking`), or given up, least recently
+used first, when the cache is full; then the youngest sequence is set back to waiting and computed again later, which
+changes nothing but its speed.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ from itertools import count
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Tokens = NDArray[np.int32]
+from pares.inference.parking import LEAST, Parked, Parking, Tokens
 
 PREFILL_STEP = 32
 """Chunks of prompt beside running answers are multiples of this many rows (or of `block`)."""
@@ -53,6 +53,10 @@ class Limits:
     can_truncate: bool = True
     """Recurrent models cannot forget their last rows: a slot is reused whole or not at all."""
     step_target_s: float = 0.15
+    parked: int = 0
+    """Rows that may lie outside the KV cache. Not for the exact profile."""
+    parked_each: int = 0
+    """Rows that a parked sequence counts for besides its own: the size of a recurrent state."""
 
 
 @dataclass(slots=True, eq=False)
@@ -125,6 +129,29 @@ class Copy(NamedTuple):
     length: int
 
 
+class Park(NamedTuple):
+    """Copy all rows of a slot out of the KV cache, to be found under `key`, and empty the slot."""
+
+    slot: int
+    key: int
+
+
+class Restore(NamedTuple):
+    """Copy the rows under `key` into an empty slot; `key` stays."""
+
+    key: int
+    slot: int
+
+
+class Drop(NamedTuple):
+    """The rows under `key` are not needed any more."""
+
+    key: int
+
+
+Action = Truncate | Copy | Park | Restore | Drop
+
+
 class Run(NamedTuple):
     """Rows [start, stop) of a sequence. `wanted`: its last row's logits are needed, a token is to be sampled."""
 
@@ -140,7 +167,7 @@ class Run(NamedTuple):
 class Batch(NamedTuple):
     """One call of llama_decode. The memory actions come first."""
 
-    actions: tuple[Truncate | Copy, ...]
+    actions: tuple[Action, ...]
     runs: tuple[Run, ...]
     adapter: str
 
@@ -161,7 +188,8 @@ class Schedule:
         self._step = 0
         self._last_chunk = 0
         self._rows_per_s = 0.0
-        self._actions: list[Truncate | Copy] = []
+        self._actions: list[Action] = []
+        self._parking = Parking(limits.parked, limits.parked_each)
         self._used = 0
 
     def add(self, sequence: Sequence) -> None:
@@ -234,13 +262,17 @@ class Schedule:
         for sequence in list(self.waiting):
             if len(self.running) >= self.limits.running:
                 return
-            source, reuse = self._best_source(sequence)
-            if self._soon(sequence) >= reuse + WORTH_WAITING:
+            _, reuse = self._best_source(sequence)
+            head = sequence.tokens[: sequence.length - 1]
+            parked, rows = self._parking.best(head, sequence.adapter, whole=not self.limits.can_truncate)
+            if self._soon(sequence) >= max(reuse, rows) + WORTH_WAITING:
                 continue
-            if not self._place(sequence, source, reuse):
+            restored = parked is not None and rows >= reuse + LEAST and self._restore(sequence, parked, rows)
+            if not restored and not self._place(sequence):
                 return
             self.waiting.remove(sequence)
             self.running.append(sequence)
+            self._park_all()
 
     def _soon(self, sequence: Sequence) -> int:
         """Rows that a prompt which is being read right now will have in common with this one."""
@@ -249,8 +281,9 @@ class Schedule:
             return 0
         return max((self._common(sequence, s.tokens, s.prompt, self._boundary(s)) for s in reading), default=0)
 
-    def _place(self, sequence: Sequence, source: _Slot | None, reuse: int) -> bool:
+    def _place(self, sequence: Sequence) -> bool:
         """Give a sequence a slot, with as many rows as an earlier one left for it. False if there is no room yet."""
+        source, reuse = self._best_source(sequence)
         resting = [slot for slot in self._slots if slot.owner is None]
         if not resting:
             return False
@@ -259,7 +292,10 @@ class Schedule:
             slot = source
         else:
             slot = min(spare, key=lambda s: (s.length > 0, s.used))
-        self._truncate(slot, reuse if slot is source else 0)
+        if slot is source:
+            self._truncate(slot, reuse)
+        else:
+            self._clear(slot)
         if not self._reserve(sequence.length - reuse, keep=source):
             if source is None or source.owner is not None:
                 return False
@@ -269,11 +305,35 @@ class Schedule:
                 return False
         if source is not None and slot is not source:
             self._copy(source, slot, reuse)
+        self._own(slot, sequence, reuse)
+        return True
+
+    def _restore(self, sequence: Sequence, parked: Parked, rows: int) -> bool:
+        """Give a sequence a slot with the first rows of a parked one. False if there is no room yet."""
+        resting = [slot for slot in self._slots if slot.owner is None]
+        if not resting:
+            return False
+        self._parking.take(parked)
+        slot = min(resting, key=lambda s: (s.length > 0, s.used))
+        self._clear(slot)
+        fits = self._reserve(max(parked.length, sequence.length), keep=None)
+        if fits:
+            self._actions.append(Restore(parked.key, slot.number))
+            self._extend(slot, parked.length)
+            slot.length = parked.length
+            self._own(slot, sequence, rows)
+            self._truncate(slot, rows)
+        if fits and rows * 2 >= parked.length:
+            self._actions.append(Drop(parked.key))
+        else:
+            self._drop(self._parking.put_back(parked))
+        return fits
+
+    def _own(self, slot: _Slot, sequence: Sequence, reuse: int) -> None:
         slot.owner, slot.adapter = sequence, sequence.adapter
         sequence.slot = slot.number
         sequence.computed = reuse
         sequence.cached = min(reuse, sequence.prompt)
-        return True
 
     def _best_source(self, sequence: Sequence) -> tuple[_Slot | None, int]:
         best: tuple[_Slot | None, int] = (None, 0)
@@ -318,13 +378,31 @@ class Schedule:
         resting = [s for s in self._slots if s.owner is None and s.length and s is not keep]
         if not resting:
             return False
-        self._truncate(min(resting, key=lambda s: s.used), 0)
+        self._clear(min(resting, key=lambda s: s.used))
         return True
+
+    def _clear(self, slot: _Slot) -> None:
+        """Empty a slot at rest; its rows are parked if that is worth it."""
+        if not self._parking.takes(slot.length):
+            self._truncate(slot, 0)
+            return
+        parked, gone = self._parking.park(slot.tokens, slot.adapter)
+        self._drop(gone)
+        self._actions.append(Park(slot.number, parked.key))
+        self._empty(slot)
+
+    def _park_all(self) -> None:
+        for slot in self._slots:
+            if slot.owner is None and self._parking.takes(slot.length):
+                self._clear(slot)
+
+    def _drop(self, gone: list[Parked]) -> None:
+        self._actions += [Drop(parked.key) for parked in gone]
 
     def _set_back(self, sequence: Sequence) -> None:
         slot = self._slots[sequence.slot]
-        slot.owner = None
-        self._truncate(slot, 0)
+        slot.owner, slot.tokens = None, sequence.tokens[: slot.length].copy()
+        self._clear(slot)
         self.running.remove(sequence)
         sequence.slot, sequence.computed = -1, 0
         self.waiting.appendleft(sequence)

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 CELL_STEP = 256
 POOL_LEAST = 8192
 """A KV cache smaller than this is enlarged to up to four requests' contexts: short contexts are cheap."""
+PARKED_PART = 8
+"""Of the memory to spare, one part in so many may hold conversations at rest."""
 OUTPUTS = 16
 """Rows of a batch whose logits may be wanted: each costs a vocabulary of floats, twice."""
 SPEED_WINDOW_S = 10.0
@@ -143,8 +145,9 @@ class Engine:
         self._closing = True
         for held in list(self._held.values()):
             held.cancel_expiry()
-            if held.worker:
-                await held.worker.stop()
+            for worker in (held.worker, held.starting):
+                if worker:
+                    await worker.stop()
         self._held.clear()
         await self._tasks.__aexit__(kind, error, trace)
 
@@ -265,6 +268,8 @@ class Engine:
             worker = await WorkerProcess.spawn(name, load, on_change=lambda: self._on_change(name))
             held.starting = worker
             try:
+                if self._closing:
+                    await worker.stop()
                 await worker.ready(timeout_s=self._settings.load_timeout_s)
             finally:
                 held.starting = None
@@ -296,7 +301,9 @@ class Engine:
         if not asked:
             context = memory.largest_context(header, free, limit=context, **load) or context
         needed = memory.require(header, free, context, **load)
-        slots, cells = self._divide(profile, context, needed.kv, free - needed.total)
+        spare = free - needed.total
+        slots, cells = self._divide(profile, context, needed.kv, spare)
+        parked, parked_each = memory.parking(header, spare // PARKED_PART) if profile == "fast" else (0, 0)
         return pipe.Load(
             path=str(held.source.path),
             context=context,
@@ -310,6 +317,8 @@ class Engine:
             gpu_layers=settings.gpu_layers,
             step_target_s=settings.step_target_s,
             pooling=header.pooling or "mean",
+            parked=parked,
+            parked_each=parked_each,
         )
 
     def _divide(self, profile: Profile, context: int, kv_bytes: int, spare_bytes: int) -> tuple[int, int]:

@@ -339,6 +339,18 @@ class Context:
             c.llama_memory_seq_cp(self._memory, source, target, -1, -1)
             c.llama_memory_seq_rm(self._memory, target, length, -1)
 
+    def save(self, slot: int) -> NDArray[np.uint8]:
+        """A copy of all that is kept of a slot's rows, for `restore` to this context."""
+        data = np.empty(c.llama_state_seq_get_size(self.handle, slot), np.uint8)
+        written = c.llama_state_seq_get_data(self.handle, _bytes_of(data), data.nbytes, slot)
+        if written != data.nbytes:
+            raise RuntimeError(f"llama.cpp saved {written} of {data.nbytes} bytes of a sequence: {last_log()}")
+        return data
+
+    def restore(self, slot: int, data: NDArray[np.uint8]) -> bool:
+        """Give an empty slot the rows that were saved. False if there are no cells for them: it stays empty."""
+        return bool(c.llama_state_seq_set_data(self.handle, _bytes_of(data), data.nbytes, slot) == data.nbytes)
+
     def compute(
         self,
         rows: Sequence[int] | NDArray[np.int32] | Floats,
@@ -395,6 +407,10 @@ class Context:
         data = ctypes.cast(front.data, ctypes.POINTER(ctypes.c_float))
         self._hidden = np.ctypeslib.as_array(data, (rows, width)).copy()
         return False
+
+
+def _bytes_of(data: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - a ctypes pointer
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def embed(

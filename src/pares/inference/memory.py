@@ -116,6 +116,13 @@ def largest_context(header: Header, free_bytes: int, *, limit: int | None = None
     return steps[fitting - 1] if fitting else 0
 
 
+def parking(header: Header, size: int) -> tuple[int, int]:
+    """How many rows of f16 KV cache `size` bytes hold, and how many rows a sequence's recurrent state weighs."""
+    row = 2 * sum(_kv_elements(header)) or FLOAT_BYTES
+    state = FLOAT_BYTES * sum(_state_elements(header) for names in _layers(header) if _is_recurrent(names))
+    return max(size // row, 0), -(-state // row)
+
+
 def require(header: Header, free_bytes: int, context: int, **load: Unpack[Load]) -> Estimate:
     """The estimate for `context` tokens. Raises NotEnoughMemory, with the sum and the context that would fit."""
     needed = estimate(header, cells=context, **load)

@@ -45,6 +45,10 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=True):
     gpu_layers: int
     step_target_s: float
     pooling: str
+    parked: int = 0
+    """Rows that may be kept outside the KV cache."""
+    parked_each: int = 0
+    """Rows that a recurrent state takes as much memory as."""
     probe: Probe | None = None
     """Of an earlier load of the same file by the same build on this machine: not measured again."""
 

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from pares.errors import LocalError, NotSupported
 from pares.inference import pipe
-from pares.inference.batching import Batch, Limits, Schedule, Sequence, Truncate
+from pares.inference.batching import Action, Batch, Copy, Drop, Limits, Park, Restore, Schedule, Sequence, Truncate
 from pares.inference.generation import FinishReason, ModelFacts, Usage
 from pares.inference.llama import Candidates, Context, Floats, NoRoom, Sampler, Weights, embed, grammar_of
 from pares.inference.probe import probe
@@ -68,6 +69,8 @@ class _Model:
     embedder: Context | None = None
     embedder_cells: int = 0
     embeddings: deque[_Embedding] = field(default_factory=deque)
+    parked: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    """Rows outside the KV cache, under the schedule's keys."""
     generations: dict[int, _Generation] = field(default_factory=dict)
 
 
@@ -166,6 +169,8 @@ class Worker:
             small=max(probed.small, 1),
             can_truncate=not weights.recurrent,
             step_target_s=load.step_target_s,
+            parked=load.parked,
+            parked_each=load.parked_each,
         )
         vocabulary = weights.vocabulary()
         facts = ModelFacts(
@@ -288,11 +293,7 @@ class Worker:
         model = self._model
         lost = False
         for action in batch.actions:
-            if not isinstance(action, Truncate):
-                model.context.copy(action.source, action.target, action.length)
-            elif not model.context.truncate(action.slot, action.length):
-                model.schedule.forget(action.slot)
-                lost = True
+            lost |= not self._act(action)
         if lost:
             return
         now = time.perf_counter()
@@ -310,6 +311,27 @@ class Worker:
             return
         model.schedule.computed(batch, time.perf_counter() - now)
         self._sample(batch)
+
+    def _act(self, action: Action) -> bool:
+        """Move rows of the KV cache. False if llama.cpp could not: then the slot is empty, and the schedule knows."""
+        model = self._model
+        match action:
+            case Copy(source, target, length):
+                model.context.copy(source, target, length)
+            case Park(slot, key):
+                model.parked[key] = model.context.save(slot)
+                model.context.truncate(slot, 0)
+            case Drop(key):
+                del model.parked[key]
+            case Truncate(slot, length):
+                if not model.context.truncate(slot, length):
+                    model.schedule.forget(slot)
+                    return False
+            case Restore(key, slot):
+                if not model.context.restore(slot, model.parked[key]):
+                    model.schedule.forget(slot)
+                    return False
+        return True
 
     def _sample(self, batch: Batch) -> None:
         model = self._model
