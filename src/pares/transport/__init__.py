@@ -1,0 +1,1 @@
+"""How bytes get from peer to peer."""

@@ -1,0 +1,244 @@
+"""Every message, one frozen struct each, grouped by protocol. `docs/PROTOCOL.md` says the same in prose. Pure.
+
+Bodies are MessagePack maps. Unknown fields are ignored, so a later version may add some; a changed meaning is a new
+protocol name. All limits are in the annotations: a body that decodes is within them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from pares.wire.signing import Digest, Key, Signed
+
+CIRCLE = "pares/circle/1"
+
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+Url = Annotated[str, Meta(max_length=256)]
+Text = Annotated[str, Meta(max_length=512)]
+Address = Annotated[str, Meta(min_length=3, max_length=64)]
+"""`192.0.2.1:4433` or `[2001:db8::1]:4433`."""
+Seconds = Annotated[int, Meta(ge=0, le=1 << 40)]
+"""Unix time."""
+Sequence = Annotated[int, Meta(ge=0, le=1 << 62)]
+Role = Literal["member", "guest"]
+Nonce = Annotated[bytes, Meta(min_length=16, max_length=16)]
+
+RECORDS = 256
+"""Records in one message, at most."""
+
+
+class _Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower, kw_only=True):
+    """A message on the wire: a map with its name under `type`."""
+
+
+# Statements: what is signed, and spreads inside a circle. Labels: charter/1, certificate/1, ...
+
+
+class Charter(msgspec.Struct, frozen=True, kw_only=True):
+    """What a circle is, signed by its founder. The circle's id is the digest of the signed charter."""
+
+    name: Name
+    created: Seconds
+    nonce: Nonce
+    open: bool = False
+    """A commons: who knows the link belongs; nobody vouches for anybody."""
+    internet: bool = True
+    """Whether members may be looked up in the Mainline DHT."""
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """The signer says: this key belongs to the circle. In a commons everybody signs their own."""
+
+    circle: Digest
+    member: Key
+    role: Role
+    issued: Seconds
+    nonce: Nonce
+
+
+class Revocation(msgspec.Struct, frozen=True, kw_only=True):
+    """The signer takes certificates of one member back. `keeps`: which of those that this member signed stay valid."""
+
+    circle: Digest
+    certificates: Annotated[list[Digest], Meta(min_length=1, max_length=64)]
+    keeps: Annotated[list[Digest], Meta(max_length=1024)] = []
+    issued: Seconds
+
+
+class Title(msgspec.Struct, frozen=True, kw_only=True):
+    """The founder's later name for the circle; the highest sequence counts."""
+
+    circle: Digest
+    name: Name
+    sequence: Sequence
+
+
+class Contact(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the signer can be reached; the highest sequence counts."""
+
+    sequence: Sequence
+    expires: Seconds
+    name: Name
+    addresses: Annotated[list[Address], Meta(max_length=16)] = []
+    """Of its own machine."""
+    observed: Annotated[list[Address], Meta(max_length=4)] = []
+    """As at least two peers saw it from outside."""
+    relay: Url = ""
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the signer does for this circle now; the highest sequence counts."""
+
+    circle: Digest
+    sequence: Sequence
+    expires: Seconds
+    relay: Url = ""
+    """It relays for members, here."""
+    memory_bytes: Annotated[int, Meta(ge=0, le=1 << 60)] = 0
+    version: Annotated[str, Meta(max_length=32)] = ""
+
+
+STATEMENTS: dict[str, type[Charter | Certificate | Revocation | Title | Contact | Offer]] = {
+    "charter/1": Charter,
+    "certificate/1": Certificate,
+    "revocation/1": Revocation,
+    "title/1": Title,
+    "contact/1": Contact,
+    "offer/1": Offer,
+}
+"""By label."""
+
+Label = Literal["charter/1", "certificate/1", "revocation/1", "title/1", "contact/1", "offer/1"]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A signed statement with its label, as it is passed on."""
+
+    label: Label
+    signed: Signed
+
+
+Records = Annotated[list[Record], Meta(max_length=RECORDS)]
+
+
+# pares/circle/1: each stream carries one request and its one answer.
+
+
+class Hello(_Message, frozen=True):
+    """First on every connection, from the side that dialled; the same comes back."""
+
+    name: Name
+    version: Annotated[str, Meta(max_length=32)]
+    now: Seconds
+    observed: Annotated[str, Meta(max_length=64)] = ""
+    """The other side's address as its packets show it; empty over a relay."""
+
+
+class Ping(_Message, frozen=True):
+    """Are you there? Comes back as it is."""
+
+    number: Sequence
+
+
+class Observe(_Message, frozen=True):
+    """As what address do you see me? The answer is Observed."""
+
+
+class Observed(_Message, frozen=True):
+    address: Annotated[str, Meta(max_length=64)]
+
+
+class Join(_Message, frozen=True):
+    """Take me in. Goes to the member who made the invite, or to another one, who passes it on to that member.
+
+    `proof` is HMAC-SHA256 under the invite's secret over `pares join`, circle and joiner: the secret never travels,
+    and who passes this on can do nothing else with it. In a commons it is empty, and `certificate` is the joiner's own.
+    """
+
+    circle: Digest
+    invite: Nonce
+    inviter: Key
+    joiner: Key
+    contact: Signed
+    proof: Annotated[bytes, Meta(max_length=32)] = b""
+    certificate: Signed | None = None
+
+
+class Joined(_Message, frozen=True):
+    """The circle as the member knows it; more comes by gossip."""
+
+    records: Records
+
+
+class Digests(_Message, frozen=True):
+    """What I have of this circle: one hash per bucket of records. The answer is Summaries.
+
+    A record's bucket is the first bits of its name. A bucket's hash is the first 8 bytes of the SHA-256 of
+    its records' names in ascending order.
+    """
+
+    circle: Digest
+    bits: Annotated[int, Meta(ge=0, le=10)]
+    hashes: Annotated[bytes, Meta(max_length=8 * 1024)]
+
+
+class Summaries(_Message, frozen=True):
+    """The first 16 bytes of the names of all records in those buckets that differ."""
+
+    buckets: Annotated[list[int], Meta(max_length=1024)]
+    names: Annotated[bytes, Meta(max_length=128 * 1024)]
+
+
+class Delta(_Message, frozen=True):
+    """Records that you lack, and (by the first 16 bytes of their names) such as I want. The answer is a Delta."""
+
+    circle: Digest
+    records: Records = []
+    wants: Annotated[bytes, Meta(max_length=16 * RECORDS)] = b""
+
+
+class Introduce(_Message, frozen=True):
+    """Bring me together with a peer that you are connected to. It is told at the same time, and both dial."""
+
+    circle: Digest
+    peer: Key
+
+
+class Introduced(_Message, frozen=True):
+    """To both sides: dial this peer now, at the addresses that I see."""
+
+    circle: Digest
+    peer: Key
+    addresses: Annotated[list[Address], Meta(max_length=20)]
+    relay: Url = ""
+
+
+class Bye(_Message, frozen=True):
+    """The sender is stopping. Answered with Done."""
+
+
+class Done(_Message, frozen=True):
+    """Understood; there is nothing to say."""
+
+
+class Refused(_Message, frozen=True):
+    """The answer to what will not be done. `code` is for machines, `reason` for people."""
+
+    code: Literal[
+        "unknown_circle",
+        "not_a_member",
+        "bad_invite",
+        "used_invite",
+        "expired_invite",
+        "not_connected",
+        "busy",
+        "bad_request",
+    ]
+    reason: Text
+
+
+CircleRequest = Hello | Ping | Observe | Join | Digests | Delta | Introduce | Introduced | Bye
+CircleReply = Hello | Ping | Observed | Joined | Summaries | Delta | Introduced | Done | Refused
