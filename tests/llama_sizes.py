@@ -54,7 +54,7 @@ def main() -> None:
         params.n_outputs_max = load["outputs"]
         params.kv_unified = params.swa_full = True
         params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        params.type_k = params.type_v = llama.GGML_TYPE_Q8_0 if load["kv_type"] == "q8_0" else llama.GGML_TYPE_F16
+        params.type_k = llama.GGML_TYPE_Q8_0 if load["key_type"] == "q8_0" else llama.GGML_TYPE_F16
         context = llama.llama_init_from_model(model, params)
         said = "".join(lines)
         answers.append({name: MIB * sum(map(float, find.findall(said))) for name, find in SIZES.items()})

@@ -17,7 +17,7 @@ import tiny
 from llama_sizes import llama_sizes
 from pares.errors import NotEnoughMemory
 from pares.inference.gguf import Header, parse_header, read_header
-from pares.inference.memory import KVType, Load, estimate, fit, largest_context, require
+from pares.inference.memory import KeyType, Load, estimate, fit, largest_context, require
 
 GB = 10**9
 
@@ -58,9 +58,9 @@ def test_the_estimate_is_what_llama_cpp_allocates(smollm2: Path, gemma: Path, tm
         tiny.tiny_mamba(tmp_path / "mamba.gguf", **SHAPE_MAMBA, dtype="Q4_0", sparse=True),
     ]
     loads: list[dict[str, Any]] = [
-        {"cells": 4096, "sequences": 1, "kv_type": "f16", "ubatch": 512, "outputs": 8},
-        {"cells": 2000, "sequences": 1, "kv_type": "f16", "ubatch": 512, "outputs": 512},
-        {"cells": 32768, "sequences": 8, "kv_type": "q8_0", "ubatch": 256, "outputs": 16},
+        {"cells": 4096, "sequences": 1, "key_type": "f16", "ubatch": 512, "outputs": 8},
+        {"cells": 2000, "sequences": 1, "key_type": "f16", "ubatch": 512, "outputs": 512},
+        {"cells": 32768, "sequences": 8, "key_type": "q8_0", "ubatch": 256, "outputs": 16},
     ]
     cases = [(model, load) for model in models for load in loads]
     for (model, load), actual in zip(cases, llama_sizes(cases), strict=True):
@@ -101,10 +101,10 @@ def test_the_sum_is_said_in_words(smollm2: Path) -> None:
     assert told.total == told.weights + told.kv + told.buffers
 
 
-def test_q8_0_takes_34_bytes_for_32_values(header_8b: Header) -> None:
-    f16, q8_0 = (estimate(header_8b, cells=1024, kv_type=kind) for kind in ("f16", "q8_0"))
+def test_q8_0_keys_take_34_bytes_for_32_values(header_8b: Header) -> None:
+    f16, q8_0 = (estimate(header_8b, cells=1024, key_type=kind) for kind in ("f16", "q8_0"))
     assert f16.kv == 1024 * 32 * 2 * 8 * 128 * 2
-    assert q8_0.kv * 64 == f16.kv * 34
+    assert q8_0.kv * 128 == f16.kv * (34 + 64), "the values, which are as many, stay f16"
 
 
 def test_layers_without_attention_take_no_cache() -> None:
@@ -138,13 +138,13 @@ def test_adapters_are_counted(tmp_path: Path) -> None:
 @given(
     free=st.integers(4 * GB, 40 * GB),
     sequences=st.integers(1, 16),
-    kv_type=st.sampled_from(["f16", "q8_0"]),
+    key_type=st.sampled_from(["f16", "q8_0"]),
     ubatch=st.sampled_from([64, 512]),
 )
 def test_the_largest_context_fits_and_a_larger_one_does_not(
-    header_8b: Header, free: int, sequences: int, kv_type: KVType, ubatch: int
+    header_8b: Header, free: int, sequences: int, key_type: KeyType, ubatch: int
 ) -> None:
-    load: Load = {"sequences": sequences, "kv_type": kv_type, "ubatch": ubatch}
+    load: Load = {"sequences": sequences, "key_type": key_type, "ubatch": ubatch}
     cells = largest_context(header_8b, free, **load)
     assert cells % 256 == 0
     assert 0 <= cells <= header_8b.context_length

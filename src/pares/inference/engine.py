@@ -17,6 +17,7 @@ from typing import Literal
 import msgspec
 import psutil
 
+from pares import __version__
 from pares.errors import Conflict, LocalError, NotFound
 from pares.inference import machine, memory, pipe
 from pares.inference.generation import ModelFacts, Profile
@@ -111,7 +112,7 @@ def load_of(settings: Settings, profile: Profile) -> memory.Load:
     """How the engine loads a model, as far as its memory goes."""
     return memory.Load(
         sequences=2 * settings.running,
-        kv_type="q8_0" if profile == "exact" else "f16",
+        key_type="q8_0" if profile == "exact" else "f16",
         ubatch=settings.batch,
         outputs=max(OUTPUTS, settings.running),
     )
@@ -406,6 +407,7 @@ class Engine:
             stat.st_size,
             stat.st_mtime_ns,
             version("llama-cpp-python"),
+            __version__,
             machine.processor(),
             load.profile,
             load.threads > 1,

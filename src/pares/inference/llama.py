@@ -273,7 +273,8 @@ class Context:
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified, params.swa_full, params.no_perf = not exact, True, True
         params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_ENABLED if exact else c.LLAMA_FLASH_ATTN_TYPE_AUTO
-        params.type_k = params.type_v = Q8_0 if exact else F16
+        # Only where keys and values are both f16 does flash attention change its way with the rows and the threads.
+        params.type_k, params.type_v = (Q8_0 if exact else F16), F16
         if embeddings:
             params.embeddings, params.pooling_type = True, c.LLAMA_POOLING_TYPE_NONE
         self._hidden: Floats | None = None
@@ -285,7 +286,7 @@ class Context:
         self.handle: Any = c.llama_init_from_model(weights.handle, params)
         if not self.handle:
             if exact:
-                raise NotSupported(f"The exact profile needs flash attention over a q8_0 KV cache: {last_log(3)}")
+                raise NotSupported(f"The exact profile needs flash attention over q8_0 keys: {last_log(3)}")
             raise NotEnoughMemory(f"llama.cpp could not make a context of {cells} tokens: {last_log(3)}")
         self.batch_rows, self.slots = batch, slots
         self._memory: Any = c.llama_get_memory(self.handle)

@@ -16,7 +16,7 @@ from typing import Literal, TypedDict, Unpack
 from pares.errors import BrokenModelFile, NotEnoughMemory, NotSupported
 from pares.inference.header import GGUFArray, Header, check_loadable
 
-KVType = Literal["f16", "q8_0"]
+KeyType = Literal["f16", "q8_0"]
 Fit = Literal["runs well", "tight", "needs more machines", "will not run"]
 
 CELL_STEP = 256
@@ -39,8 +39,8 @@ class Load(TypedDict, total=False):
 
     sequences: int
     """Conversations at the same time. Default 1."""
-    kv_type: KVType
-    """Element type of the KV cache. Default f16."""
+    key_type: KeyType
+    """Element type of the keys in the KV cache. Default f16; values are always f16."""
     ubatch: int
     """Rows that are computed together (`n_ubatch`). Default 512."""
     outputs: int
@@ -91,15 +91,16 @@ def estimate(header: Header, *, cells: int, **load: Unpack[Load]) -> Estimate:
     outputs = max(sequences, min(load.get("outputs", ubatch), ubatch))
     cells = -(-cells // CELL_STEP) * CELL_STEP
     states = [_state_elements(header) if _is_recurrent(names) else 0 for names in _layers(header)]
-    per_cell = sum(_kv_elements(header))
-    kv_bytes = cells * per_cell * 2 if load.get("kv_type", "f16") == "f16" else cells * per_cell * 34 // 32
+    keys, values = _kv_elements(header)
+    key_bytes = 2 * keys if load.get("key_type", "f16") == "f16" else keys * 34 // 32
+    per_cell = key_bytes + 2 * values
     logits = outputs * header.vocab_size * FLOAT_BYTES
     working_states = 3 * max(states, default=0) * sequences * FLOAT_BYTES // 2
     tables = header.vocab_size + _length(header, "tokenizer.ggml.merges")
     return Estimate(
         cells=cells,
         weights=header.tensor_bytes + sum(adapter.tensor_bytes for adapter in load.get("adapters", ())),
-        kv=kv_bytes + sum(states) * sequences * FLOAT_BYTES,
+        kv=cells * per_cell + sum(states) * sequences * FLOAT_BYTES,
         compute=_compute(header, cells if per_cell else 0, ubatch, logits) + logits + working_states,
         overhead=tables * TOKEN_BYTES + PROCESS_BYTES,
         copies=sum(tensor.nbytes for tensor in header.tensors if tensor.type in REPACKED and len(tensor.dims) > 1),
@@ -170,17 +171,18 @@ def _is_recurrent(names: frozenset[str]) -> bool:
     return any(name.startswith(("ssm_", "shortconv.", "time_mix_")) for name in names)
 
 
-def _kv_elements(header: Header) -> list[int]:
-    """Elements of keys and values that one token takes in each layer."""
+def _kv_elements(header: Header) -> tuple[int, int]:
+    """Elements of keys, and of values, that one token takes in all layers."""
     if not header.is_causal:
-        return []
+        return 0, 0
     key = max(header.key_length, header.fact("attention.key_length_swa"))
     value = max(header.value_length, header.fact("attention.value_length_swa"))
     if header.fact("attention.key_length_mla"):
         value = 0  # multi-head latent attention reads the values out of the keys' cache
     caches = [not _is_recurrent(names) or bool(names & _CACHES) for names in _layers(header)]
     own = header.block_count - min(header.fact("attention.shared_kv_layers"), header.block_count)
-    return [heads * (key + value) * keeps for heads, keeps in zip(header.head_counts_kv, caches, strict=True)][:own]
+    heads = sum([heads * keeps for heads, keeps in zip(header.head_counts_kv, caches, strict=True)][:own])
+    return heads * key, heads * value
 
 
 def _state_elements(header: Header) -> int:
