@@ -19,6 +19,7 @@
     │   ├── BrokenModelFile        422  exit 7  a file that is not a model we can safely load
     │   ├── VerificationFailed     422  exit 7  bytes that are not what was promised
     │   ├── OriginUnreachable      502  exit 5  the place to fetch from does not answer, or we are offline
+    │   ├── PeersUnreachable       504  exit 5  nobody of those who could answer did, and why
     │   ├── WorkerDied             500  exit 1  the process that held the model ended
     │   ├── DatabaseUnusable       500  exit 1  the node's memory is damaged, or a newer Pares wrote it
     │   ├── NodeUnreachable        503  exit 1  the node of this home does not answer the command line
@@ -212,6 +213,14 @@ class OriginUnreachable(LocalError):
 
     code = "origin_unreachable"
     status = 502
+    exit_code = 5
+
+
+class PeersUnreachable(LocalError):
+    """Nobody of those who could have answered did; the message says who was tried, how, and what is in the way."""
+
+    code = "peers_unreachable"
+    status = 504
     exit_code = 5
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from pares.api import anthropic, page, schemas, texts
+from pares.api import anthropic, network, page, schemas, texts
 from pares.api.calls import Call, Query, Route, reply
-from pares.api.control import conversations, events, models, node, pulls
+from pares.api.control import circles, conversations, events, models, node, peers, pulls
 from pares.api.control import reply as replies
 from pares.api.metrics import Metrics
 from pares.api.ollama import embeddings as ollama_embeddings
@@ -50,6 +50,7 @@ _ollama = partial(Route, need="infer", answer=Json, any_content_type=True)
 _HERE = "/pares/v1"
 _MODEL = f"{_HERE}/models/{{name:path}}"
 _CONVERSATION = f"{_HERE}/conversations/{{id}}"
+_CIRCLE = f"{_HERE}/circles/{{circle}}"
 
 CONTROL_ROUTES = (
     _control("POST", f"{_HERE}/login", node.login, "Swap a token for the page's cookie",
@@ -110,6 +111,25 @@ CONTROL_ROUTES = (
     _control("POST", f"{_HERE}/keys", node.create_key, "A new key, told this once",
              body=schemas.KeyRequest, answer=schemas.NewKey, status=201),
     _control("DELETE", f"{_HERE}/keys/{{id}}", node.revoke_key, "Revoke a key", status=204),
+    _control("GET", f"{_HERE}/circles", circles.listed, "Circles of this node", answer=network.Circles),
+    _control("POST", f"{_HERE}/circles", circles.create, "A new circle",
+             body=network.CircleRequest, answer=network.Circle, status=201),
+    _control("POST", f"{_HERE}/circles/join/preview", circles.preview, "What a link says; nothing is sent to anybody",
+             body=network.LinkRequest, answer=network.JoinPreview),
+    _control("POST", f"{_HERE}/circles/join", circles.join, "Join by a link, until a member has answered",
+             body=network.LinkRequest, answer=network.Joined),
+    _control("GET", _CIRCLE, circles.show, "A circle with its members and invites", answer=network.CircleDetail),
+    _control("PATCH", _CIRCLE, circles.rename, "Rename a circle", body=network.CircleChange, answer=network.Circle),
+    _control("DELETE", _CIRCLE, circles.leave, "Leave a circle", status=204),
+    _control("POST", f"{_CIRCLE}/invites", circles.invite, "A link that lets somebody in",
+             body=network.InviteRequest, body_required=False, answer=network.Invite, status=201),
+    _control("DELETE", f"{_CIRCLE}/invites/{{invite}}", circles.withdraw, "Withdraw an invite", status=204),
+    _control("DELETE", f"{_CIRCLE}/members/{{peer}}", circles.remove, "Remove a member", status=204),
+    _control("GET", f"{_HERE}/peers", peers.listed, "Peers, asked just now whether they are there",
+             answer=network.Peers),
+    _control("PATCH", f"{_HERE}/peers/{{peer}}", peers.change, "Name, block or unblock a peer",
+             body=network.PeerChange, answer=network.Peer),
+    _control("GET", f"{_HERE}/network", peers.network, "How this node stands in the network", answer=network.Network),
     _control("GET", f"{_HERE}/logs", node.logs, "The newest lines of the log", answer=schemas.LogLines,
              query=(Query("after", _COUNT, "Only lines with ids above"),
                     Query("limit", {"type": "integer", "minimum": 1, "maximum": node.MAX_LOG_LINES}))),

@@ -77,6 +77,14 @@ class NodeStatus(msgspec.Struct, frozen=True):
     models: int
     passing: bool = False
     """It runs for one command, and stops when that ends."""
+    id: str = ""
+    """Hex of its public key."""
+    words: str = ""
+    """Five words for that key."""
+    circles: int = 0
+    network: Literal["alone", "connecting", "connected", "offline"] = "alone"
+    """`connected` only after a real exchange with a peer. `alone`: it belongs to no circle."""
+    peers_online: int = 0
 
 
 class Need(msgspec.Struct, frozen=True):

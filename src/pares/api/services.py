@@ -7,6 +7,18 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pares.api.network import (
+    Circle,
+    CircleDetail,
+    CircleRequest,
+    Invite,
+    InviteRequest,
+    Joined,
+    JoinPreview,
+    Network,
+    Peer,
+    PeerChange,
+)
 from pares.api.schemas import Check, Loaded, LoadRequest, LogLine, NodeStatus, Setting
 from pares.api.settings import Settings as Settings
 from pares.inference.generation import Model
@@ -33,6 +45,48 @@ class InUse:
     """Seconds that this request waited for the model to load."""
 
 
+class NetworkServices(Protocol):
+    """Circles and peers. Circles, members and peers are named by their id, its beginning, or their name."""
+
+    async def circles(self) -> Sequence[Circle]: ...
+
+    async def circle(self, circle: str) -> CircleDetail:
+        """Raises NotFound with the nearest names."""
+        ...
+
+    async def create(self, request: CircleRequest) -> Circle: ...
+
+    async def rename(self, circle: str, name: str) -> Circle: ...
+
+    async def leave(self, circle: str) -> None: ...
+
+    async def invite(self, circle: str, request: InviteRequest) -> Invite:
+        """Raises Forbidden for guests."""
+        ...
+
+    async def withdraw(self, circle: str, invite: str) -> None: ...
+
+    async def remove(self, circle: str, member: str) -> None:
+        """Raises Forbidden unless this node invited them, directly or not, or founded the circle."""
+        ...
+
+    async def preview(self, link: str) -> JoinPreview:
+        """Raises BadRequest for what is not a link, is cut off, or has expired."""
+        ...
+
+    async def join(self, link: str) -> Joined:
+        """Returns after the first real exchange with a member. Raises PeersUnreachable, Forbidden, with what to do."""
+        ...
+
+    async def peers(self) -> Sequence[Peer]:
+        """Asks those of whom nothing was heard lately whether they are there; takes at most about two seconds."""
+        ...
+
+    async def change_peer(self, peer: str, change: PeerChange) -> Peer: ...
+
+    async def network(self) -> Network: ...
+
+
 class Services(Protocol):
     """The node, as the API sees it."""
 
@@ -55,6 +109,9 @@ class Services(Protocol):
 
     @property
     def keys(self) -> Keys: ...
+
+    @property
+    def network(self) -> NetworkServices: ...
 
     @property
     def events(self) -> Events:
