@@ -5,6 +5,7 @@ Two things speak it: `quic` (iroh, the real network) and `memory` (a simulated o
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -13,6 +14,11 @@ from pares.errors import RemoteError
 from pares.wire.signing import PeerId
 
 PathKind = Literal["direct", "relayed", "lan"]
+
+
+_LAN_V4 = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "127.0.0.0/8")
+_LAN_V6 = ("fc00::/7", "fe80::/10", "::1/128")
+_LAN = tuple(ipaddress.ip_network(network) for network in (*_LAN_V4, *_LAN_V6))
 
 
 class Unreachable(RemoteError):
@@ -45,6 +51,21 @@ class Path:
     address: str
     """The peer's address as seen from here; the relay's URL if relayed."""
     rtt_ms: float
+
+
+def ip_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IP of a numeric address with port. Raises ValueError if it is not one."""
+    host, _, port = address.rpartition(":")
+    if not 0 < int(port) < 1 << 16:
+        raise ValueError(f"{port} is not a port")
+    ip = ipaddress.ip_address(host[1:-1].partition("%")[0] if host.startswith("[") else host)
+    return (ip.version == 6 and ip.ipv4_mapped) or ip
+
+
+def is_lan(address: str) -> bool:
+    """Whether a numeric address with port is private (RFC 1918, unique local), link-local or loopback."""
+    ip = ip_of(address)
+    return any(ip in net for net in _LAN)
 
 
 class Stream(Protocol):
