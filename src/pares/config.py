@@ -10,7 +10,6 @@ import math
 import os
 import re
 import sys
-import tempfile
 import tomllib
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, fields
@@ -24,6 +23,7 @@ from pares.api.schemas import Setting
 from pares.api.settings import Settings as ServerSettings
 from pares.errors import Conflict, Misconfigured, NotFound
 from pares.inference.settings import Settings as InferenceSettings
+from pares.store.files import write_whole as write_whole
 from pares.swarm.settings import Settings as SwarmSettings
 
 Source = Literal["default", "file", "environment", "flag"]
@@ -366,17 +366,3 @@ def change(home: Path, name: str, value: object) -> None:
     except Timeout:
         message = f"Another program has been writing {path} for {LOCK_DEADLINE_S} s."
         raise Conflict(message, hint="Try again.") from None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, all of it or nothing."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
