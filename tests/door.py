@@ -28,6 +28,7 @@ from pares.swarm.names import clean_name
 from pares.swarm.pulls import Pulls
 from pares.swarm.settings import Settings as SwarmSettings
 from scripted import CHATML, ScriptedModel
+from scripted_network import ScriptedNetwork
 from tiny import tiny_llama
 
 TOKEN = "the-secret-of-this-node"
@@ -35,7 +36,7 @@ TOKEN = "the-secret-of-this-node"
 
 @dataclass
 class ScriptedNode:
-    """`Services`, with scripted models under the names of the library's entries. No worker, no process."""
+    """`Services`, with scripted models under the names of the library's entries. No worker, no process, no network."""
 
     settings: Settings
     library: Library
@@ -56,9 +57,11 @@ class ScriptedNode:
     """Cleared by a test that wants models to take long."""
     asked_to_load: asyncio.Event = field(default_factory=asyncio.Event)
     load_given_up: asyncio.Event = field(default_factory=asyncio.Event)
+    network: ScriptedNetwork = field(init=False)
 
     def __post_init__(self) -> None:
         self.loading.set()
+        self.network = ScriptedNetwork(self.events)
 
     @asynccontextmanager
     async def use(
@@ -106,6 +109,7 @@ class ScriptedNode:
             loaded=self.loaded(),
             pulls_active=0,
             models=1,
+            **self.network.in_status(),
         )
 
     async def doctor(self) -> Sequence[Check]:
