@@ -273,7 +273,7 @@ class QuicTransport:
             async with asyncio.timeout(CLOSE_S):
                 await self._endpoint.close()
         except TimeoutError:
-            log.warning("the endpoint did not close within %s s", CLOSE_S)
+            log.debug("the endpoint did not close within %s s", CLOSE_S)
         self._keeper.cancel()
         self._arrived.put_nowait(None)
         await asyncio.wait([self._keeper])
@@ -397,9 +397,9 @@ class QuicTransport:
             addresses, relays = self._told
             self._told = set(self._external), set(self._relays)
             for address in addresses - self._told[0]:
-                await self._endpoint.remove_external_addr(address)
+                await _quietly(self._endpoint.remove_external_addr(address))
             for url in relays - self._told[1]:
-                await self._endpoint.remove_relay(url)
+                await _quietly(self._endpoint.remove_relay(url))
             for address in self._told[0] - addresses:
                 await _quietly(self._endpoint.add_external_addr(address))
             for url in self._told[1] - relays:
@@ -431,7 +431,7 @@ class QuicTransport:
             return False
 
 
-async def _quietly(call: Coroutine[Any, Any, None]) -> None:
+async def _quietly(call: Coroutine[Any, Any, object]) -> None:
     """An address or a URL that came from a peer may make no sense to iroh."""
     try:
         await call
