@@ -6,6 +6,7 @@ protocol name. All limits are in the annotations: a body that decodes is within 
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
 import msgspec
@@ -60,7 +61,10 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Revocation(msgspec.Struct, frozen=True, kw_only=True):
-    """The signer takes certificates of one member back. `keeps`: which of those that this member signed stay valid."""
+    """The signer takes certificates of one member back, by their names.
+
+    `keeps`: the names of those certificates and revocations signed by this member that stay in force.
+    """
 
     circle: Digest
     certificates: Annotated[list[Digest], Meta(min_length=1, max_length=64)]
@@ -111,6 +115,16 @@ STATEMENTS: dict[str, type[Charter | Certificate | Revocation | Title | Contact 
 }
 """By label."""
 
+BODY_BYTES: dict[str, int] = {
+    "charter/1": 1024,
+    "certificate/1": 1024,
+    "revocation/1": 48 * 1024,
+    "title/1": 1024,
+    "contact/1": 4 * 1024,
+    "offer/1": 8 * 1024,
+}
+"""The body of a signed statement, at most; room for fields that later versions add."""
+
 Label = Literal["charter/1", "certificate/1", "revocation/1", "title/1", "contact/1", "offer/1"]
 
 
@@ -119,6 +133,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     label: Label
     signed: Signed
+
+    @property
+    def name(self) -> bytes:
+        """SHA-256 of label, zero byte, author and body: under this name it is compared, asked for and revoked."""
+        return hashlib.sha256(self.label.encode() + b"\0" + self.signed.by + self.signed.body).digest()
 
 
 Records = Annotated[list[Record], Meta(max_length=RECORDS)]
@@ -176,8 +195,10 @@ class Joined(_Message, frozen=True):
 class Digests(_Message, frozen=True):
     """What I have of this circle: one hash per bucket of records. The answer is Summaries.
 
-    A record's bucket is the first bits of its name. A bucket's hash is the first 8 bytes of the SHA-256 of
-    its records' names in ascending order.
+    A record's place has 10 bits. Of what its signer says about itself (contact, offer, a certificate in a commons): a
+    one, then the first 9 bits of the SHA-256 of its signer. Of all else: a zero, then the first 9 bits of its name.
+    A record's bucket is the first `bits` bits of its place. A bucket's hash is the first 8 bytes of the SHA-256 of its
+    records' names, ordered by place, then name; eight zero bytes stand for a bucket that the sender does not keep.
     """
 
     circle: Digest
@@ -186,9 +207,9 @@ class Digests(_Message, frozen=True):
 
 
 class Summaries(_Message, frozen=True):
-    """The first 16 bytes of the names of all records in those buckets that differ."""
+    """The first 16 bytes of the names of all records in those buckets that differ, ordered by place, then name."""
 
-    buckets: Annotated[list[int], Meta(max_length=1024)]
+    buckets: Annotated[list[Annotated[int, Meta(ge=0, le=1023)]], Meta(max_length=1024)]
     names: Annotated[bytes, Meta(max_length=128 * 1024)]
 
 
@@ -224,19 +245,22 @@ class Done(_Message, frozen=True):
     """Understood; there is nothing to say."""
 
 
+RefusalCode = Literal[
+    "unknown_circle",
+    "not_a_member",
+    "bad_invite",
+    "used_invite",
+    "expired_invite",
+    "not_connected",
+    "busy",
+    "bad_request",
+]
+
+
 class Refused(_Message, frozen=True):
     """The answer to what will not be done. `code` is for machines, `reason` for people."""
 
-    code: Literal[
-        "unknown_circle",
-        "not_a_member",
-        "bad_invite",
-        "used_invite",
-        "expired_invite",
-        "not_connected",
-        "busy",
-        "bad_request",
-    ]
+    code: RefusalCode
     reason: Text
 
 
