@@ -22,11 +22,15 @@ INTRODUCTION = """\
 Written by `tests/unit/test_cli_docs.py` from `--help`; a test keeps both equal.
 
 Every verb talks to the node that runs at your home (`pares up`), over the same HTTP as the page. If none runs, it
-starts a private one that ends with the command; `up`, `down`, `status`, `version`, `path` without a model, `config` and
-`completion` do not. `ls` is `list`; `serve` and `start` are `up`.
+starts a private one that ends with the command; `up`, `down`, `status`, `version`, `path` without a model, `config`,
+`completion` and `key show`, `export`, `import` do not. `ls` is `list`; `serve` and `start` are `up`.
 
 Results go to stdout, everything else to stderr. Bars move on a terminal only. Ctrl-C stops cleanly (a download is
-paused and goes on later), a second one at once.
+paused and goes on later), a second one at once. Circles, members and peers are named by their name, their id, or its
+beginning.
+
+What asks does so on a terminal only, and not with `-y`; elsewhere it is done. Two things are not done unasked, because
+what they replace is gone: `key export` over a file that is there, and `key import` over another identity.
 
 ## Exit codes
 
@@ -35,18 +39,18 @@ paused and goes on later), a second one at once.
 | 0 | done |
 | 1 | an error, a problem that `doctor` found, or `status` without a node |
 | 2 | wrong usage, a wrong request, a setting that means nothing |
-| 3 | there is no such model, setting, conversation |
+| 3 | there is no such model, setting, conversation, circle, peer |
 | 4 | it does not fit: memory or disk |
-| 5 | offline, or the place to fetch from does not answer |
+| 5 | offline, or the place to fetch from, or every peer that could, does not answer |
 | 6 | the port is taken, or another node has this home |
-| 7 | verification failed, or a broken model file |
+| 7 | verification failed, or a broken model or identity file |
 | 8 | refused: no key, or a wrong one |
 | 130 | you stopped it |
 
 ## With `--json`
 
-Stdout holds one JSON object; what goes on for a while (`pull`, `logs`) gives one per line. The shapes are those of the
-control API (`/pares/v1/openapi.json`). An error is `{"error": {"code", "message", "hint"}}`.
+Stdout holds one JSON object; what goes on for a while (`pull`, `logs`, `peers --watch`) gives one per line. The shapes
+are those of the control API (`/pares/v1/openapi.json`). An error is `{"error": {"code", "message", "hint"}}`.
 
 | verb | object |
 |---|---|
@@ -63,7 +67,14 @@ control API (`/pares/v1/openapi.json`). An error is `{"error": {"code", "message
 | `cp`, `create`, `stop` | ModelRow, Created, `name` |
 | `doctor` | `checks`: Check |
 | `config list`, the other `config` verbs | `settings`: Setting, Setting |
+| `circle new`, `circle rename`, `circle show` | Circle, Circle, CircleDetail |
+| `circle ls`, `circle leave`, `circle remove` | `circles`: Circle, `left`: Circle, `removed` and `circle` (ids) |
+| `invite` | Invite; with `--wait` once more when somebody has joined; with `--withdraw` its id as `withdrawn` |
+| `join` | `circle`: Circle, `seconds` |
+| `peers` | a list of Peer; with `--watch` one such list per line |
+| `peers name`, `block`, `unblock` | Peer |
 | `key new`, `key ls`, `key rm` | NewKey, `keys`: Key, `revoked` |
+| `key show`, `export`, `import` | `id` and `words`; `export` also `file` |
 | `logs` | LogLine, one per line |
 | `path`, `config path`, `version`, `completion` | `path`, `path`, `version`, `script` |
 

@@ -18,8 +18,8 @@ from pares.cli.answer import Answer, WordWrap
 from pares.cli.terminal import Options, Terminal
 from pares.store.database import connect
 
-HEAVY = ("asyncio", "httpx2", "jinja2", "llama_cpp", "numpy", "prompt_toolkit", "psutil", "pygments", "rich", "sqlite3",
-         "starlette", "tomlkit", "uvicorn")  # fmt: skip
+HEAVY = ("asyncio", "cryptography", "httpx2", "jinja2", "llama_cpp", "mnemonic", "numpy", "prompt_toolkit", "psutil",
+         "pygments", "rich", "segno", "sqlite3", "starlette", "tomlkit", "uvicorn")  # fmt: skip
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")) | st.sampled_from(" \n日本"), max_size=200)
 
 

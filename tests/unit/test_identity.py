@@ -45,9 +45,9 @@ def test_any_other_text_is_refused_as_what_it_is(text: str) -> None:
 
 
 def test_another_kind_of_file_and_a_later_version_are_told_apart() -> None:
-    with pytest.raises(BadRequest, match="does not hold the identity"):
+    with pytest.raises(BadRequest, match="not the identity of a node"):
         import_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
-    with pytest.raises(NotSupported, match="version 2"):
+    with pytest.raises(NotSupported, match="format 2"):
         import_text(export_text(bytes(32)).replace("identity 1", "identity 2"))
 
 

@@ -18,7 +18,7 @@ from typer.core import TyperGroup, TyperOption
 from typer.main import get_group
 
 from pares import __version__
-from pares.cli import care, chat, lifecycle, memory, models, pull, settings
+from pares.cli import care, chat, circles, keys, lifecycle, memory, models, peers, pull, settings
 from pares.cli.terminal import Options, Terminal
 from pares.errors import LocalError, ParesError
 
@@ -31,7 +31,7 @@ INTERRUPTED = 130
 UNWRITABLE = (errno.ENOSPC, errno.EIO)
 """What writing the output may fail with, other than a reader who has seen enough."""
 
-SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
+SECTIONS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     "Talk": {"run": chat.run_model, "chat": chat.chat, "ask": chat.ask},
     "Models": {
         "pull": pull.pull,
@@ -44,6 +44,7 @@ SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "ps": memory.ps,
         "stop": memory.stop,
     },
+    "Circles": {"circle": circles.circle, "invite": circles.invite, "join": circles.join, "peers": peers.peers},
     "Node": {
         "up": lifecycle.up,
         "down": lifecycle.down,
@@ -54,8 +55,8 @@ SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "version": care.version,
         "completion": settings.completion,
     },
+    "Settings": {"config": settings.config, "key": keys.key},
 }
-GROUPS = {"config": settings.config, "key": settings.key}
 ALIASES = {"ls": models.list_models, "serve": lifecycle.up, "start": lifecycle.up}
 
 
@@ -64,7 +65,7 @@ class Verbs(TyperGroup):
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the part of the help that lists them."""
-        for section, verbs in {**SECTIONS, "Settings": GROUPS}.items():
+        for section, verbs in SECTIONS.items():
             with formatter.section(section):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(80)) for name in verbs])
 
@@ -116,9 +117,10 @@ def command() -> TyperGroup:
     )
     app.callback(invoke_without_command=True)(_root)
     for name, verb in (pair for verbs in SECTIONS.values() for pair in verbs.items()):
-        app.command(name)(verb)
-    for name, group in GROUPS.items():
-        app.add_typer(group, name=name)
+        if isinstance(verb, typer.Typer):
+            app.add_typer(verb, name=name)
+        else:
+            app.command(name)(verb)
     for name, verb in ALIASES.items():
         app.command(name, hidden=True)(verb)
     root = get_group(app)

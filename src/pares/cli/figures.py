@@ -34,12 +34,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
-def until(moment: str | None) -> str:
-    """How long it is from now to an ISO 8601 time; None is never."""
+def until(moment: datetime | str | None) -> str:
+    """How long it is from now to a time, ISO 8601 where it is text; None is never."""
     if moment is None:
         return "never"
-    left = (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
+    at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    left = (at - datetime.now(UTC)).total_seconds()
     return duration(left) if left > 0 else "now"
+
+
+def since(moment: datetime | None) -> str:
+    """How long it is from a time to now; nothing for None."""
+    return "" if moment is None else duration(max((datetime.now(UTC) - moment).total_seconds(), 0))
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> str:

@@ -234,6 +234,9 @@ def _screen(told: NodeStatus) -> str:
             ),
             ("address", told.url),
             ("home", told.home),
+            ("id", told.id),
+            ("words", told.words),
+            ("network", _network(told)),
             ("process", f"{told.pid}, {size(told.memory_bytes)}"),
             ("machine", f"{machine.processor}, {cores}, {machine.instruction_set}"),
             ("graphics", ", ".join(machine.gpus)),
@@ -247,3 +250,18 @@ def _screen(told: NodeStatus) -> str:
             ("offline", "yes" if told.offline else ""),
         ]
     )
+
+
+def _network(told: NodeStatus) -> str:
+    circles = f"{told.circles} circle{'s' if told.circles != 1 else ''}"
+    match told.network:
+        case "alone":
+            return "in no circle: `pares circle new NAME` makes one, `pares join LINK` joins one"
+        case "connecting":
+            return (
+                f"not connected: no peer of {circles} has answered yet; `pares peers` and `pares doctor` may tell why"
+            )
+        case "connected":
+            return f"connected with {told.peers_online} peer{'s' if told.peers_online != 1 else ''} of {circles}"
+        case "offline":
+            return f"offline, in {circles}"

@@ -1,34 +1,24 @@
-"""What can be set: config, key, completion."""
+"""What can be set: config, completion."""
 
 from __future__ import annotations
 
-from types import NoneType
 from typing import Annotated, Literal
 
 import typer
 
 from pares.api import schemas
-from pares.cli.client import Client, quote
 from pares.cli.complete import SettingName
-from pares.cli.connect import configure, run, terminal
+from pares.cli.connect import configure, terminal
 from pares.cli.figures import table
-from pares.cli.terminal import Terminal
 from pares.config import FILE_NAME, change, describe, find_home, find_setting, load
 
 config = typer.Typer(help="List and change settings.")
-key = typer.Typer(help="List, make and revoke keys for programs that use your node.")
 
 
 @config.callback(invoke_without_command=True)
 def _config(ctx: typer.Context) -> None:
     if ctx.invoked_subcommand is None:
         list_settings(ctx)
-
-
-@key.callback(invoke_without_command=True)
-def _key(ctx: typer.Context) -> None:
-    if ctx.invoked_subcommand is None:
-        list_keys(ctx)
 
 
 @config.command("list")
@@ -94,59 +84,6 @@ def _text(value: object) -> str:
             return ",".join(map(str, value))
         case _:
             return "none" if value is None else str(value)
-
-
-@key.command("new")
-def new_key(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
-    admin: Annotated[bool, typer.Option("--admin", help="It may do everything, not only use models.")] = False,
-) -> None:
-    """Make a key. It is shown this once."""
-
-    async def work(node: Client, out: Terminal) -> None:
-        scopes: tuple[Literal["infer", "admin"], ...] = ("infer", "admin") if admin else ("infer",)
-        made = await node.post("/keys", schemas.NewKey, schemas.KeyRequest(name, scopes))
-        out.result(made, made.key)
-        out.note("Keep it now: it is not shown again.")
-
-    run(ctx, work)
-
-
-@key.command("ls")
-def list_keys(ctx: typer.Context) -> None:
-    """List the keys."""
-
-    async def work(node: Client, out: Terminal) -> None:
-        found = await node.get("/keys", schemas.Keys)
-        rows = [_key_cells(one) for one in found.keys]
-        header = ("ID", "NAME", "MAY", "MADE", "LAST USED", "STATE")
-        out.result(found, table(header, rows) if rows else "There are no keys.")
-
-    run(ctx, work)
-
-
-@key.command("rm")
-def remove_key(
-    ctx: typer.Context, ids: Annotated[list[str], typer.Argument(metavar="ID", help="As `pares key ls` shows them.")]
-) -> None:
-    """Revoke keys: what uses them is locked out at once."""
-
-    async def work(node: Client, out: Terminal) -> int:
-        if not out.confirm(f"Revoke {', '.join(ids)}?"):
-            out.note("Nothing was revoked.")
-            return 1
-        for one in ids:
-            await node.delete(f"/keys/{quote(one)}", NoneType)
-        out.result({"revoked": ids}, f"Revoked {', '.join(ids)}.")
-        return 0
-
-    run(ctx, work)
-
-
-def _key_cells(one: schemas.Key) -> tuple[str, ...]:
-    state = "revoked" if one.revoked else ""
-    return one.id, one.name, " ".join(one.scopes), one.created_at[:10], (one.last_used_at or "never")[:10], state
 
 
 def completion(

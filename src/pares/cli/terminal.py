@@ -23,6 +23,11 @@ def printable(text: str) -> str:
     return text.translate(CONTROL)
 
 
+def on_one_line(text: str) -> str:
+    """A name that somebody else chose, so that it cannot look like another line, or turn the letters around."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 @dataclass
 class Options:
     """The options that every verb understands, before or after it."""
@@ -100,11 +105,11 @@ class Terminal:
             return text
         return f"\x1b[{ANSI[style]}m{text}\x1b[0m"
 
-    def confirm(self, question: str) -> bool:
-        """Ask, if there is somebody to ask and `-y` was not given; else yes."""
+    def confirm(self, question: str, *, unasked: bool = True) -> bool:
+        """Ask, if there is somebody to ask and `-y` was not given. `unasked` is the answer where nobody can be."""
         if self.options.yes or not self.interactive:
-            return True
-        self.aside(f"{question} [y/N] ")
+            return self.options.yes or unasked
+        self.aside(f"{printable(question)} [y/N] ")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     @contextmanager
