@@ -25,6 +25,11 @@ PIECE = 2**18
 ALPN = b"relay-lab/1"
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def ip(*words: str) -> None:
     subprocess.run(["ip", *" ".join(words).split()], check=True, timeout=10)
 
@@ -58,7 +63,7 @@ async def listen() -> None:
     """Answer small requests with themselves, and the large one with as much."""
     me = await endpoint("listen")
     await me.online()
-    print("online", flush=True)
+    say("online")
     incoming = await me.accept_next()
     assert incoming is not None
     connection = await (await incoming.accept()).connect()
@@ -88,7 +93,7 @@ async def dial() -> None:
     taken = time.perf_counter() - start
     paths = [path.remote_addr for path in connection.paths() if path.is_selected]
     rtt_ms = sorted(times)[25] * 1000
-    print(json.dumps({"came": came, "mb_s": 2 * SIZE / taken / 1e6, "rtt_ms": rtt_ms, "paths": paths}), flush=True)
+    say(json.dumps({"came": came, "mb_s": 2 * SIZE / taken / 1e6, "rtt_ms": rtt_ms, "paths": paths}))
     connection.close(0, b"done")
     await me.close()
 
@@ -111,7 +116,7 @@ async def start(role: str, network: str) -> asyncio.subprocess.Process:
 
 def linked(network: str) -> None:
     """In the peer's process: wait for the link, and take the address."""
-    print("unshared", flush=True)
+    say("unshared")
     sys.stdin.readline()
     ip("link set lo up")
     ip(f"addr add {host(network, 2)}/30 dev uplink")
@@ -132,7 +137,7 @@ async def main() -> None:
         seen = json.loads(await peers[1].stdout.readline())
         for peer in peers:
             await peer.wait()
-        print(json.dumps(seen | {"forwarded": relay.metrics.forwarded_bytes, "ended": relay.metrics.ended}))
+        say(json.dumps(seen | {"forwarded": relay.metrics.forwarded_bytes, "ended": relay.metrics.ended}))
 
 
 if __name__ == "__main__":

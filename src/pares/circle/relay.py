@@ -45,8 +45,10 @@ CONNECTIONS_PER_KEY = 3
 HANDSHAKING = 64
 """Connections beside the clients: those that have not proven a key, and probes."""
 STOP_S = 2.0
+"""How long stopping waits for clients to take their leave, at most."""
 _CLOSE_S = 1.0
 _REACHED = 1024
+"""Correspondents of a client that are told when it is gone, at most."""
 
 
 @dataclass(slots=True)
@@ -224,8 +226,8 @@ class Relay:
         several.append(client)
         self.metrics.clients += 1
         client.offer(frames.confirm())
-        if len(several) > CONNECTIONS_PER_KEY:
-            several[0].drop("replaced", "newer connections have the same key")
+        for old in several[:-CONNECTIONS_PER_KEY]:
+            old.drop("replaced", "newer connections have the same key")
         log.info("relay client %s connected, %d in all", client, self.metrics.clients)
 
     def _exit(self, client: _Client) -> None:
@@ -275,6 +277,7 @@ class _Client:
         self._queued = 0
         self._waiting = asyncio.Event()
         self._heard = True
+        self._dropped = False
 
     def __str__(self) -> str:
         return self.key.hex()[:8]
@@ -296,6 +299,7 @@ class _Client:
         """End it now; what is queued is lost, and nothing that it has sent is looked at any more."""
         if self.ended == "left":
             self.ended, self.why = ended, why
+        self._dropped = True
         self.socket.transport.abort()
 
     async def farewell(self) -> None:
@@ -322,7 +326,7 @@ class _Client:
     async def _read(self) -> None:
         while True:
             frame = _binary(await self.socket.recv())
-            if self.ended != "left":
+            if self._dropped:
                 return
             self._heard = True
             match frames.parse(frame):
@@ -362,9 +366,8 @@ class _Client:
     async def _keep_alive(self) -> None:
         """Ask after silence, and drop it when that is not answered. Half the deadline each."""
         while True:
-            await asyncio.sleep(
-                self._settings.idle_s / 2 * random.uniform(0.8, 1.0)
-            )  # so that not all are asked at once
+            spread = random.uniform(0.8, 1.0)  # so that not all are asked at once
+            await asyncio.sleep(self._settings.idle_s / 2 * spread)
             if not self._heard:
                 self.drop("idle", f"it was silent for {self._settings.idle_s:g} s")
                 return
