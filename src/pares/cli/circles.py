@@ -19,6 +19,7 @@ from pares.cli.terminal import Terminal, on_one_line
 from pares.config import parse_seconds
 from pares.errors import BadRequest, NotFound, PeersUnreachable
 
+DAY_S = 86_400
 LOOK_S = 1.0
 JOIN_S = 120.0
 """How long the node may take to join: it has its own, shorter deadlines."""
@@ -155,11 +156,8 @@ def invite(
         typer.Argument(metavar="[CIRCLE]", help="Which one, as `pares circle ls` shows it; default: your only one."),
     ] = "",
     expires: Annotated[
-        float,
-        typer.Option(
-            "--expires", parser=_seconds, metavar="TIME", help="For how long; default: 24h.", show_default=False
-        ),
-    ] = 86_400.0,
+        float | None, typer.Option("--expires", parser=_seconds, metavar="TIME", help="For how long; default: 24h.")
+    ] = None,
     uses: Annotated[int, typer.Option("--uses", min=1, max=1000, help="How many can join by it.")] = 1,
     role: Annotated[
         Literal["member", "guest"], typer.Option("--role", help="What they become; guests cannot invite.")
@@ -179,7 +177,7 @@ def invite(
             await node.delete(f"/circles/{where}/invites/{quote(withdraw)}", NoneType)
             out.result({"withdrawn": withdraw}, "Nobody can join by this invite any more.")
             return
-        asked = network.InviteRequest(round(expires), uses, role)
+        asked = network.InviteRequest(DAY_S if expires is None else round(expires), uses, role)
         made = await node.post(f"/circles/{where}/invites", network.Invite, asked)
         _show_invite(made, out, qr=qr)
         if wait:
