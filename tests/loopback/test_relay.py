@@ -323,6 +323,15 @@ async def test_rubbish_in_the_websocket_ends_that_client(relay: Relay, sent: byt
     await works(relay)
 
 
+@pytest.mark.parametrize("frame", [b"\x82\x80\0\0\0\0", b"\x89\x80\0\0\0\0"], ids=["empty frames", "pings"])
+async def test_a_stranger_cannot_have_many_frames_unpacked(relay: Relay, frame: bytes) -> None:
+    async with raw(relay) as ws:
+        ws.transport.write(frame * 200_000)
+        await ws.wait_closed()
+    await until(lambda: relay.metrics.refused == {"handshake": 1})
+    await works(relay)
+
+
 @pytest.mark.parametrize("size", [0, 1, 97, 98, 99, 60_000])
 async def test_rubbish_for_an_authentication_is_refused(relay: Relay, size: int) -> None:
     async with raw(relay) as ws:

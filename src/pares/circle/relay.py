@@ -224,6 +224,7 @@ class Relay:
             several[-1].tell(frames.Status.SAME_KEY_CONNECTED)
             log.info("relay client %s connected once more", client)
         several.append(client)
+        client.socket.proven = True
         self.metrics.clients += 1
         client.offer(frames.confirm())
         for old in several[:-CONNECTIONS_PER_KEY]:

@@ -14,9 +14,10 @@ from websockets.protocol import Event
 
 from pares.circle.relay_limits import Bucket
 
-_SLICE = 32 * 1024
-_FRAMES_READ_AHEAD = 4096
-"""More than an honest client's datagrams in one read of the socket."""
+_SLICE, _FRAMES_AHEAD = 16 * 1024, 4096
+"""More frames than an honest client's datagrams in one read of the socket."""
+_STRANGERS_SLICE, _STRANGERS_FRAMES_AHEAD = 1024, 8
+"""Of who has not proven a key, and has one frame to send."""
 _CONTROL_PER_SECOND, _CONTROL_BURST = 2, 20
 _CHALLENGE = re.compile(r"[A-Za-z0-9._-]{1,63}")
 
@@ -35,6 +36,8 @@ class Socket(ServerConnection):
     gate: ClassVar[Gate]
     since: float
     """When it was made, in the event loop's time."""
+    proven: bool = False
+    """Whether its client has proven a key; until then much less is read at once."""
     flooding: str = ""
     """Why it was aborted, if its client flooded it."""
     _address: str = ""
@@ -57,10 +60,11 @@ class Socket(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         # In slices: the library unpacks all of what it is given before anybody can count the frames in it.
-        for start in range(0, len(data), _SLICE):
-            super().data_received(data[start : start + _SLICE])
-            if len(self.recv_messages.frames) > _FRAMES_READ_AHEAD:
-                self._abort("it sent thousands of frames at once")
+        size, ahead = (_SLICE, _FRAMES_AHEAD) if self.proven else (_STRANGERS_SLICE, _STRANGERS_FRAMES_AHEAD)
+        for start in range(0, len(data), size):
+            super().data_received(data[start : start + size])
+            if len(self.recv_messages.frames) > ahead:
+                self._abort(f"it sent more than {ahead} frames at once")
             if self.transport.is_closing():
                 return
 
