@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from io import StringIO
 from types import NoneType
@@ -16,7 +17,7 @@ from pares.cli.client import Client, quote
 from pares.cli.connect import run
 from pares.cli.figures import facts, table, until
 from pares.cli.terminal import Terminal, on_one_line
-from pares.config import parse_seconds
+from pares.config import parse_seconds, wants_color
 from pares.errors import BadRequest, NotFound, PeersUnreachable
 
 DAY_S = 86_400
@@ -136,7 +137,7 @@ def remove(
 
     async def work(node: Client, out: Terminal) -> int:
         found = await node.get(f"/circles/{quote(name)}", network.CircleDetail)
-        alike = [m for m in found.members if m.name == member or m.id.startswith(member)]
+        alike = [m for m in found.members if m.name == member or (len(member) >= 4 and m.id.startswith(member))]
         who, id_ = (_person(alike[0]), alike[0].id) if len(alike) == 1 else (member, member)
         title = on_one_line(found.circle.name)
         if not out.confirm(f"Remove {who} from {title}, for everybody?"):
@@ -256,7 +257,8 @@ def _show_invite(made: network.Invite, out: Terminal, *, qr: bool) -> None:
     if not out.options.json and (qr or sys.stdout.isatty()):
         picture = _qr_code(made.link)
         if qr or len(picture[0]) < shutil.get_terminal_size().columns:
-            begin, end = ("", "") if out.options.no_color or not sys.stdout.isatty() else DARK_ON_LIGHT
+            plain = out.options.no_color or not sys.stdout.isatty() or not wants_color()
+            begin, end = ("", "") if plain else DARK_ON_LIGHT
             out.write("".join(f"{begin}{line}{end}\n" for line in picture))
     who = "one" if made.uses_left == 1 else made.uses_left
     out.note(
@@ -294,31 +296,6 @@ def _preview_text(found: network.JoinPreview) -> str:
 
 def _portrait(found: network.CircleDetail) -> str:
     it = found.circle
-    names = {member.id: on_one_line(member.name) for member in found.members}
-    members = table(
-        ("NAME", "WORDS", "ROLE", "INVITED BY", "SINCE", "ONLINE"),
-        (
-            (
-                names[m.id],
-                m.words,
-                m.role,
-                names.get(m.invited_by, m.invited_by[:8]),
-                f"{m.since:%Y-%m-%d}",
-                "you" if m.you else "yes" if m.online else "no",
-            )
-            for m in found.members
-        ),
-    )
-    invites = [
-        (
-            one.id,
-            one.role,
-            str(one.uses_left),
-            until(one.expires_at),
-            ", ".join(on_one_line(w.name) for w in one.joined),
-        )
-        for one in found.invites
-    ]
     told = facts(
         [
             ("circle", on_one_line(it.name)),
@@ -330,7 +307,27 @@ def _portrait(found: network.CircleDetail) -> str:
             ("members", f"{it.members}, {it.online} online"),
         ]
     )
-    tables = [told, members] + (
-        [table(("INVITE", "ROLE", "USES LEFT", "EXPIRES IN", "JOINED"), invites)] if invites else []
+    parts = [told, _members(found.members)]
+    if found.invites:
+        rows = (
+            (i.id, i.role, str(i.uses_left), until(i.expires_at), ", ".join(map(_person, i.joined)))
+            for i in found.invites
+        )
+        parts.append(table(("INVITE", "ROLE", "USES LEFT", "EXPIRES IN", "JOINED"), rows))
+    return "\n\n".join(parts)
+
+
+def _members(found: Sequence[network.Member]) -> str:
+    names = {member.id: on_one_line(member.name) for member in found}
+    rows = (
+        (
+            names[m.id],
+            m.words,
+            m.role,
+            names.get(m.invited_by, m.invited_by[:8]),
+            f"{m.since:%Y-%m-%d}",
+            "you" if m.you else "yes" if m.online else "no",
+        )
+        for m in found
     )
-    return "\n\n".join(tables)
+    return table(("NAME", "WORDS", "ROLE", "INVITED BY", "SINCE", "ONLINE"), rows)
