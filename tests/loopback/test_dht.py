@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 import libtorrent
 import pytest
 
+from pares.circle.dht import SALT, Directory
 from pares.transport.bittorrent_process import BitTorrent, Settings
+from pares.wire.messages import Contact
 from pares.wire.signing import Identity
 
-SALT = b"pares"
 NODES = 6
 
 
@@ -94,6 +96,29 @@ async def test_what_one_puts_another_finds_and_the_newer_wins(tmp_path: Path) ->
         assert second.value == b"second"
         assert second.sequence > first.sequence
         assert await reader.torrent.get(author.id, b"other salt", timeout_s=5) is None
+
+
+async def test_a_node_that_moved_is_found_at_its_new_address(tmp_path: Path) -> None:
+    mover, seeker = Identity(os.urandom(32)), Identity(os.urandom(32))
+    now = int(time.time())
+    async with network(tmp_path, 3) as (one, two, three):
+        for sequence, torrent in ((1, one.torrent), (2, two.torrent)):
+            here = Contact(sequence=sequence, expires=now + 600, name="n", addresses=[f"127.0.0.{sequence}:4433"])
+            moved = Directory(torrent, mover, now=time.time, local=True)
+            seeking = Directory(three.torrent, seeker, now=time.time, local=True)
+            seeking.publish(here)
+            moved.publish(here)
+            life = asyncio.create_task(moved.run())
+            async with asyncio.timeout(10):
+                while (
+                    item := await three.torrent.get(mover.id, SALT, timeout_s=5)
+                ) is None or item.sequence < sequence:
+                    pass
+            found = await seeking.lookup(mover.id, after=sequence - 1)
+            assert found is not None
+            assert found.addresses == here.addresses
+            life.cancel()
+            await asyncio.wait([life])
 
 
 async def test_half_of_the_nodes_killed_loses_no_item(tmp_path: Path) -> None:
