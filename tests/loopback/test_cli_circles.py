@@ -111,7 +111,7 @@ def change_status(node: ScriptedNode, **changes: object) -> None:
 
 def test_a_circle_is_made_as_it_was_asked_for(node: ScriptedNode, pares: Call) -> None:
     node.script["POST /circles"] = CIRCLE
-    assert "pares invite" in pares("circle", "new", "Friends").out
+    assert pares("circle", "new", "Friends").out.endswith("pares invite Friends\n")
     told = pares("circle", "new", "Friends", "--open", "--local-only", "--json").json
     assert (told["id"], told["name"]) == (CIRCLE.id, "Friends")
     assert node.asked("POST /circles") == [

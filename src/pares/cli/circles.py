@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -61,7 +62,8 @@ def new_circle(
     async def work(node: Client, out: Terminal) -> None:
         asked = network.CircleRequest(name, open_, not local_only)
         made = await node.post("/circles", network.Circle, asked)
-        out.result(made, f"Made the circle {on_one_line(made.name)}. Let somebody in: pares invite")
+        title = on_one_line(made.name)
+        out.result(made, f"Made the circle {title}. Let somebody in: pares invite {shlex.quote(title)}")
 
     run(ctx, work)
 
