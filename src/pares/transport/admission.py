@@ -34,6 +34,11 @@ class Admission:
         """Connections that were admitted and have not ended, with those whose handshake is under way."""
         return self._open.total()
 
+    @property
+    def half_done(self) -> int:
+        """Handshakes under way."""
+        return self._half_done.total()
+
     def ask(self, source: str, *, proven: bool, now: float) -> Verdict:
         """One connection from `source` (see `source_of`) wants in."""
         limits = self._limits

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import importlib.metadata
 import ipaddress
 import logging
@@ -48,10 +49,11 @@ def _mend_writes() -> None:
     Fixed in uniffi 0.32, which later versions of iroh are built with; no other version is touched.
     """
     if importlib.metadata.version("iroh") == "1.2.0":
-        iroh_ffi._UniffiRustBufferBuilder.write = _write  # type: ignore[method-assign]
+        builder = iroh_ffi._UniffiRustBufferBuilder
+        builder.write = functools.update_wrapper(_write, builder.write)  # type: ignore[method-assign]
 
 
-def _write(builder: iroh_ffi._UniffiRustBufferBuilder, value: bytes) -> None:
+def _write(builder: iroh_ffi._UniffiRustBufferBuilder, value: bytes | memoryview) -> None:
     if value:
         content = bytes(value)
         with builder._reserve(len(content)):
@@ -217,6 +219,7 @@ class _Preset(iroh.Preset):
 class QuicTransport:
     """See `link.Transport`. Raises AlreadyRunning on entering if the port is taken.
 
+    After leaving, the port is free once nobody refers to a connection or a stream of it any more.
     Peers are strangers until the layer above knows better: every key may connect, within the limits of `Admission`.
     """
 
@@ -277,10 +280,13 @@ class QuicTransport:
         self._keeper.cancel()
         self._arrived.put_nowait(None)
         await asyncio.wait([self._keeper])
+        del self._endpoint  # the port is free when the last reference is gone, not before
         if not self._keeper.cancelled() and (failure := self._keeper.exception()):
             raise failure
 
     def addresses(self) -> Sequence[str]:
+        if self._closed:
+            return ()
         if self._settings.loopback_only:
             return self._endpoint.bound_sockets()
         return [a for a in self._endpoint.addr().direct_addresses() if a not in self._external]
