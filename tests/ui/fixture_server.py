@@ -15,8 +15,9 @@ import threading
 import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -27,7 +28,7 @@ from starlette.routing import Route
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from door import listening
-from pares.api.schemas import Loaded, LoadRequest
+from pares.api.schemas import Loaded, LoadRequest, NodeStatus
 from pares.api.services import InUse
 from pares.config import Config, load
 from pares.errors import NotFound, WorkerDied
@@ -35,7 +36,10 @@ from pares.inference.generation import Sampling, Step, TokenId
 from pares.node import Node
 from pares.store.conversations import StoredMessage
 from scripted import CHATML, Asked, ScriptedModel
+from scripted_network import ScriptedNetwork
 from ui.answers import answer_to
+
+T = TypeVar("T")
 
 THINKING = CHATML + "{# thinks between <think> and </think> #}"
 HELD_AFTER = 40
@@ -73,7 +77,7 @@ class TalkingModel(ScriptedModel):
 
 
 class ScriptedNode(Node):
-    """The node, but for its engine."""
+    """The node, but for its engine and its network."""
 
     def __init__(self, config: Config, pace_s: float = 0.0, context: int = 4096) -> None:
         super().__init__(config)
@@ -82,6 +86,13 @@ class ScriptedNode(Node):
         self.may_load = asyncio.Event()
         self.may_load.set()
         self.waiting = 0
+
+    @cached_property
+    def network(self) -> ScriptedNetwork:
+        return ScriptedNetwork(self.events)
+
+    def status(self) -> NodeStatus:
+        return msgspec.structs.replace(super().status(), **self.network.in_status())
 
     @asynccontextmanager
     async def use(
@@ -197,6 +208,14 @@ class PageNode:
         self.node.waiting = waiting
         for name, row in self.node.in_memory.items():
             self.node.in_memory[name] = msgspec.structs.replace(row, waiting=waiting)
+
+    def world(self, move: Callable[[ScriptedNetwork], T]) -> T:
+        """Do something to the network in the node's own thread; what it returned."""
+
+        async def moved() -> T:
+            return move(self.node.network)
+
+        return asyncio.run_coroutine_threadsafe(moved(), self._loop).result(WAIT_S)
 
     def keep(self, question: str, answer: str) -> str:
         """A conversation that was had before; its id."""

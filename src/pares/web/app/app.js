@@ -15,11 +15,14 @@ import { t } from "./strings.js";
 import { Dialog, focusContent, inlineCode } from "./ui.js";
 import { Welcome, isFirstRun } from "./welcome.js";
 
-const SCREENS = /** @type {const} */ (["chat", "models", "inspect", "settings"]);
+/** @import { NodeStatus } from "./types.js" */
+
+const SCREENS = /** @type {const} */ (["chat", "models", "network", "inspect", "settings"]);
 const KEYS = /** @type {const} */ (["enter", "newline", "up", "escape", "find", "new", "write", "help"]);
 /** Screens that are fetched when they are first looked at. @type {Record<string, () => Promise<{default: any}>>} */
 const LATER = {
-  models: () => import("./models.js"), inspect: () => import("./inspect.js"), settings: () => import("./settings.js"),
+  models: () => import("./models.js"), network: () => import("./network.js"), inspect: () => import("./inspect.js"),
+  settings: () => import("./settings.js"),
 };
 
 /** @param {{name: string, rest: string[]}} props */
@@ -31,6 +34,11 @@ function Later({ name, rest }) {
   return loaded?.name === name ? html`<${loaded.screen} tab=${rest[0] ?? ""} rest=${rest} />` : null;
 }
 
+/** Never ready while its peers are still being looked for. @param {NodeStatus} now */
+const standing = (now) => (now.offline || now.network === "offline" ? t("node.offline")
+  : now.network === "connecting" ? t("node.seeking")
+    : now.network === "connected" ? t("node.connected", { n: now.peers_online }) : t("node.ready"));
+
 function NodeWord() {
   const { state } = link.value;
   const now = status.value;
@@ -41,9 +49,13 @@ function NodeWord() {
   const memory = now.loaded.reduce((sum, row) => sum + row.memory_bytes, 0);
   const words = now.loaded.length ? t("node.loaded", { n: now.loaded.length, memory: bytes(memory) }) : t("node.idle");
   return html`
-    <div class="node"><span class="dot on" aria-hidden="true" />${t(now.offline ? "node.offline" : "node.ready")}
+    <div class="node"><span class=${`dot ${now.network === "connecting" ? "off" : "on"}`} aria-hidden="true" />
+      ${standing(now)}
       <small class="num">${words}</small></div>`;
 }
+
+/** @param {{n: number | undefined}} props */
+const Count = ({ n }) => html`<span class="num" aria-hidden="true">${n || ""}</span>`;
 
 /** Back to the conversation that was open. */
 const lastChat = () => href("chat", ...[current.value.row.id].filter(Boolean));
@@ -56,7 +68,8 @@ const Rail = ({ screen }) => html`
       <a class="entry" href=${name === "chat" && screen !== name ? lastChat() : href(name)}
         aria-current=${screen === name ? "page" : undefined}>
         <${Icon} name=${name} /><span>${t(`rail.${name}`)}</span>
-        ${name === "models" && html`<span class="num" aria-hidden="true">${models.value?.length || ""}</span>`}
+        ${name === "models" && html`<${Count} n=${models.value?.length} />`}
+        ${name === "network" && html`<${Count} n=${status.value?.peers_online} />`}
       </a>`)}
     <${NodeWord} />
   </nav>`;

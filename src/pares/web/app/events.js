@@ -8,7 +8,9 @@ import { address, call, locked } from "./api.js";
 
 /** @typedef {{state: "connecting" | "up" | "down", retryIn: number}} Link */
 
-const KINDS = ["status", "pull", "models", "loaded", "unloaded", "conversations", "reset"];
+const KINDS = [
+  "status", "pull", "models", "loaded", "unloaded", "conversations", "circles", "peers", "network", "joined", "reset",
+];
 const RETRY_S = [3, 3, 5, 10];
 
 /** @type {import("../vendor/preact.js").Signal<Link>} */

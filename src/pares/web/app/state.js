@@ -42,7 +42,7 @@ export const pullOf = (name) => pulls.value.find((pull) => pull.name === name &&
  * event of these kinds told meanwhile is newer than the answer too: then ask again.
  * @template T @param {string[]} kinds @param {() => Promise<T>} ask @param {(answer: T) => void} take
  */
-function fetcher(kinds, ask, take) {
+export function fetcher(kinds, ask, take) {
   const eventsSoFar = () => kinds.reduce((sum, kind) => sum + (heard.get(kind) ?? 0), 0);
   let newest = 0;
   /** @type {Promise<void>} */

@@ -1,5 +1,5 @@
 /**
- * The shapes of the control API, as `pares/api/schemas.py` states them. A test keeps the two alike.
+ * The shapes of the control API, as `pares/api/schemas.py` and `network.py` state them. A test keeps the two alike.
  *
  * @typedef {"runs well" | "tight" | "needs more machines" | "will not run"} Fit
  *
@@ -14,7 +14,8 @@
  * @typedef {{version: string, ready: boolean, pid: number, home: string, url: string, uptime_s: number,
  *   offline: boolean, listening_beyond_this_machine: boolean, key_required: boolean, memory_bytes: number,
  *   machine: Machine, loaded: Loaded[], pulls_active: number, models: number,
- *   passing: boolean}} NodeStatus
+ *   passing: boolean, id: string, words: string, circles: number,
+ *   network: "alone" | "connecting" | "connected" | "offline", peers_online: number}} NodeStatus
  *
  * @typedef {{weights: number, kv_cache: number, buffers: number, total: number, free: number, context: number,
  *   largest_context: number, text: string}} Need
@@ -72,6 +73,38 @@
  *   description: string, restart_needed: boolean, environment: string}} Setting
  *
  * @typedef {{name: string, state: "ok" | "warning" | "problem", message: string, hint: string}} Check
+ *
+ * @typedef {"founder" | "member" | "guest"} Role
+ *
+ * @typedef {{id: string, name: string, words: string}} Who
+ *
+ * @typedef {{id: string, name: string, words: string, role: Role, you: boolean, invited_by: string, since: string,
+ *   online: boolean}} Member
+ *
+ * @typedef {{id: string, name: string, title: string, role: Role, open: boolean, internet: boolean, founder: Who,
+ *   members: number, online: number, since: string, can_invite: boolean}} Circle
+ *
+ * @typedef {{id: string, circle: string, link: string, qr: string, role: "member" | "guest", expires_at: string,
+ *   uses_left: number, joined: Who[]}} Invite
+ *
+ * @typedef {{circle: Circle, members: Member[], invites: Invite[]}} CircleDetail
+ *
+ * @typedef {{circle: string, name: string, open: boolean, inviter: Who, role: "member" | "guest", expires_at: string,
+ *   shares: string[], already: boolean}} JoinPreview
+ *
+ * @typedef {{circle: Circle, seconds: number}} Joined
+ *
+ * @typedef {{id: string, name: string, words: string, online: boolean, path: "direct" | "relayed" | "lan" | "",
+ *   rtt_ms: number | null, since: string | null, circles: string[], offers: string[], version: string,
+ *   clock_offset_s: number | null, blocked: boolean, reason: string}} Peer
+ *
+ * @typedef {{way: "last address" | "lan" | "introduction" | "dht" | "relay",
+ *   state: "works" | "untried" | "off" | "fails", message: string}} WayState
+ *
+ * @typedef {{id: string, words: string, name: string,
+ *   reachable: "yes" | "relay only" | "not from outside" | "unknown" | "offline" | "alone", message: string,
+ *   hint: string, nat: "none" | "friendly" | "symmetric" | "unknown", relay: string, relaying: boolean,
+ *   ways: WayState[], peers_online: number}} Network
  *
  * @typedef {{message: string, type: string, code: string, param: string | null, hint: string,
  *   fields: Record<string, unknown>}} ErrorBody

@@ -177,7 +177,8 @@ export function Welcome() {
             <${Card} key=${row.name} row=${row} first=${i === 0 && row.starter} />`)}</ul></section>
         <p class="others">
           <button type="button" class="link" onClick=${() => setImporting(true)}>${t("welcome.have_gguf")}</button>
-          <a href=${href("models")}>${t("welcome.by_address")}</a></p>`}
+          <a href=${href("models")}>${t("welcome.by_address")}</a>
+          <a href=${href("network", "join")}>${t("welcome.join")}</a></p>`}
       <p class="fine promise">${t("welcome.promise")}</p>
       ${importing && html`<${ImportDialog} onClose=${() => setImporting(false)} />`}
     </div>`;
