@@ -21,10 +21,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pares.api.schemas import Setting
 from pares.api.settings import Settings as ServerSettings
+from pares.circle.settings import RelaySettings
+from pares.circle.settings import Settings as CircleSettings
 from pares.errors import Conflict, Misconfigured, NotFound
 from pares.inference.settings import Settings as InferenceSettings
 from pares.store.files import write_whole as write_whole
 from pares.swarm.settings import Settings as SwarmSettings
+from pares.transport.settings import Settings as TransportSettings
 
 Source = Literal["default", "file", "environment", "flag"]
 
@@ -68,6 +71,9 @@ class Config:
     server: ServerSettings
     inference: InferenceSettings
     swarm: SwarmSettings
+    circle: CircleSettings
+    transport: TransportSettings
+    relay: RelaySettings
     sources: Mapping[str, Source] = field(default_factory=dict)
     """By `room.name`; a setting that is not in it has its default."""
     flags: Mapping[str, object] = field(default_factory=dict)
@@ -96,6 +102,9 @@ ROOMS: Mapping[str, type] = {
     "server": ServerSettings,
     "inference": InferenceSettings,
     "swarm": SwarmSettings,
+    "circle": CircleSettings,
+    "transport": TransportSettings,
+    "relay": RelaySettings,
 }
 
 

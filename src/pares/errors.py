@@ -32,7 +32,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from types import TracebackType
+from typing import ClassVar, Self
 
 
 class ParesError(Exception):
@@ -53,6 +54,25 @@ class ParesError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
+
+
+class Fence:
+    """`with Fence() as fence:` - a bug in one request, of our user's or of a peer's, must not end the node.
+
+    Whatever is raised inside, but for cancellation and the like, is `fence.problem` afterwards. Used where requests
+    come in, and nowhere else: the only place that catches what it does not know.
+    """
+
+    problem: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self.problem = error if isinstance(error, Exception) else None
+        return self.problem is not None
 
 
 class LocalError(ParesError):

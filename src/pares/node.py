@@ -31,20 +31,24 @@ from pares.api.connection import Connection
 from pares.api.schemas import Check, Loaded, LoadRequest, LogLine, NodeStatus, Setting
 from pares.api.services import InUse
 from pares.api.settings import Settings as ServerSettings
+from pares.circle.words import words
 from pares.config import Config, change, describe, load, write_whole
 from pares.doctor import examine
 from pares.errors import AlreadyRunning, ParesError
 from pares.inference import machine
 from pares.inference.engine import Engine, Options, Source, Status
 from pares.inference.settings import Settings as InferenceSettings
+from pares.network import Network
 from pares.store.conversations import Conversations
 from pares.store.database import Database
 from pares.store.events import Events
+from pares.store.identity import FILE_NAME, load_or_make
 from pares.store.keys import Keys
 from pares.store.logbook import Logbook
 from pares.swarm.disk import free_bytes
 from pares.swarm.library import CHANGED, Library
 from pares.swarm.pulls import Pulls
+from pares.wire.signing import Identity
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +120,7 @@ class Node:
             Engine(config.inference, probes=config.home / "cache" / "probes", on_change=self._on_change)
         )
         await self._count_models()
+        self.network = await stack.enter_async_context(self._network())
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         sockets = self._listen(stack)
         self.gate = Gate(self)
@@ -136,6 +141,20 @@ class Node:
         stack.push_async_callback(self._stop_serving, server, serving, news)
         self._write_node_file(stack)
         log.info("node.ready", extra={"url": self.url, "home": str(config.home), "version": __version__})
+
+    def _network(self) -> Network:
+        config = self.config
+        return Network(
+            config.home,
+            Identity(load_or_make(config.home / FILE_NAME)),
+            self.database,
+            self.events,
+            circle=config.circle,
+            transport=config.transport,
+            relay=config.relay,
+            offline=config.node.offline or self.passing,
+            hostname=socket.gethostname(),
+        )
 
     # Starting and stopping
 
@@ -243,6 +262,7 @@ class Node:
     def status(self) -> NodeStatus:
         """See `Services.status`."""
         config = self.config
+        state, online, circles = self.network.state()
         return NodeStatus(
             version=__version__,
             ready=bool(self.url) and not self.stopping.is_set(),
@@ -261,6 +281,11 @@ class Node:
             ),
             models=len(self._models),
             passing=self.passing,
+            id=self.network.identity.id.hex(),
+            words=" ".join(words(self.network.identity.id)),
+            circles=circles,
+            network=state,
+            peers_online=online,
         )
 
     async def doctor(self) -> Sequence[Check]:

@@ -20,7 +20,7 @@ from pares.api.inventory import Inventory
 from pares.api.metrics import Metrics
 from pares.api.services import Services
 from pares.api.streams import Stream, while_connected
-from pares.errors import BadRequest, MethodNotAllowed, ParesError, TooLarge
+from pares.errors import BadRequest, Fence, MethodNotAllowed, ParesError, TooLarge
 
 B_co = TypeVar("B_co", covariant=True)
 V = TypeVar("V")
@@ -152,17 +152,19 @@ class Endpoint:
             await answer(scope, receive, counted_send)
 
         try:
-            call = await self._admit(route, Request(scope, receive))
-            await while_connected(receive, work())
-        except Exception as problem:  # noqa: BLE001 (the one fence: a bug in one request must not end the node)
-            error = problem if isinstance(problem, ParesError) else internal(problem)
-            if error is problem and error.status >= 500:
-                log.warning("request.failed", extra={"route": route.path, "code": error.code, "reason": error.message})
-            if status == CLIENT_LEFT:
-                await refusal(error, surface)(scope, receive, counted_send)
-            else:
-                end = surface.breakage(error)
-                await send({"type": "http.response.body", "body": end, "more_body": False})
+            with Fence() as fence:
+                call = await self._admit(route, Request(scope, receive))
+                await while_connected(receive, work())
+            if (problem := fence.problem) is not None:
+                error = problem if isinstance(problem, ParesError) else internal(problem)
+                if error is problem and error.status >= 500:
+                    failure = {"route": route.path, "code": error.code, "reason": error.message}
+                    log.warning("request.failed", extra=failure)
+                if status == CLIENT_LEFT:
+                    await refusal(error, surface)(scope, receive, counted_send)
+                else:
+                    end = surface.breakage(error)
+                    await send({"type": "http.response.body", "body": end, "more_body": False})
         finally:
             self._shared.metrics.requests.labels(route.path, route.method, str(status)).inc()
 

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 Role = Literal["founder", "member", "guest"]
 PathKind = Literal["direct", "relayed", "lan", ""]
+Reachable = Literal["yes", "relay only", "not from outside", "unknown", "offline", "alone"]
 Way = Literal["last address", "lan", "introduction", "dht", "relay"]
 GivenName = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -175,7 +176,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     words: str
     name: str
-    reachable: Literal["yes", "relay only", "not from outside", "unknown", "offline", "alone"]
+    reachable: Reachable
     """`yes`: others can dial it directly. `alone`: it belongs to no circle, and listens to nobody."""
     message: str
     """The same in a sentence."""

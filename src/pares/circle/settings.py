@@ -6,6 +6,31 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """The circle room."""
+
+    name: str = field(
+        default="", metadata={"description": "What other members see this node as; empty = the machine's name"}
+    )
+    lan: bool = field(default=True, metadata={"description": "Find members on the local network (multicast DNS)"})
+    lan_interfaces: tuple[str, ...] = field(
+        default=(), metadata={"description": "Addresses of the interfaces to do that on; empty = all but loopback"}
+    )
+    dht: bool = field(
+        default=True,
+        metadata={"description": "Find members through the Mainline DHT, where a circle allows the internet"},
+    )
+    dht_bootstrap: tuple[str, ...] = field(
+        default=("router.bittorrent.com:6881", "dht.transmissionbt.com:6881", "dht.libtorrent.org:25401"),
+        metadata={"description": "Where to begin in the DHT when no node of it is remembered"},
+    )
+    dht_private: bool = field(
+        default=False,
+        metadata={"description": "The DHT is one of your own: also addresses inside of a home go into it"},
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class RelaySettings:
     """The relay that this node runs for its circles."""
 

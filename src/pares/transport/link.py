@@ -8,7 +8,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from types import TracebackType
+from typing import Literal, Protocol, Self
 
 from pares.errors import RemoteError
 from pares.wire.signing import PeerId
@@ -126,6 +127,12 @@ class Transport(Protocol):
 
     It accepts for the protocols it was made with; the others are refused in the handshake.
     """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
     @property
     def id(self) -> PeerId: ...

@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from pares.errors import RemoteError
+from pares.errors import Fence, RemoteError
 from pares.transport.link import Connection, Disconnected, Stream, Transport, Unreachable, Where
 from pares.wire.framing import MESSAGE_BYTES, PREFIX, ProtocolError, frame, size_of
 from pares.wire.signing import PeerId, decoded
@@ -34,6 +34,8 @@ STREAMS = 64
 """Requests of one connection that are worked on at the same time; the next wait in QUIC's flow control."""
 CONNECTIONS = 1024
 RETIRED_S = 3.0
+AT_ONCE_S = 5.0
+"""Two connections within so long were dialled at the same time; after that a new one means that the old one is dead."""
 PUNISHED_S = 60.0
 """A peer that broke the protocol is not let in again for so long."""
 
@@ -54,6 +56,7 @@ class Switchboard:
         self._allowed = allowed
         self._on_change = on_change
         self._links: dict[tuple[PeerId, str], Connection] = {}
+        self._adopted: dict[tuple[PeerId, str], float] = {}
         self._dialling: dict[tuple[PeerId, str], asyncio.Task[Connection]] = {}
         self._punished: dict[PeerId, float] = {}
         self._tasks = asyncio.TaskGroup()
@@ -144,10 +147,11 @@ class Switchboard:
             raise Disconnected(f"There are {CONNECTIONS} connections already.")
         self._tasks.create_task(self._serve(link), name=f"serve {link.peer.hex()[:8]}")
         before = self._links.get(key)
-        if before is not None and before.outgoing != link.outgoing and self._preferred(before):
+        at_once = before is not None and now - self._adopted[key] < AT_ONCE_S
+        if at_once and before and before.outgoing != link.outgoing and self._preferred(before):
             self._retire(link)
             return before
-        self._links[key] = link
+        self._links[key], self._adopted[key] = link, now
         if before is not None:
             self._retire(before)
         self._on_change(link.peer)
@@ -163,7 +167,7 @@ class Switchboard:
     def _forget(self, link: Connection) -> None:
         key = (link.peer, link.protocol)
         if self._links.get(key) is link:
-            del self._links[key]
+            del self._links[key], self._adopted[key]
             self._on_change(link.peer)
 
     # Requests of theirs
@@ -186,20 +190,26 @@ class Switchboard:
 
     async def _answer(self, handler: Handler, link: Connection, stream: Stream) -> None:
         try:
-            async with asyncio.timeout(REQUEST_S):
-                await handler(link, stream)
-        except ProtocolError as error:
-            stream.abort()
-            self.punish(link.peer, error)
-        except (RemoteError, TimeoutError):
-            stream.abort()
+            with Fence() as fence:
+                async with asyncio.timeout(REQUEST_S):
+                    await handler(link, stream)
         except asyncio.CancelledError:
             stream.abort()
             raise
+        match fence.problem:
+            case None:
+                return
+            case ProtocolError() as error:
+                self.punish(link.peer, error)
+            case RemoteError() | TimeoutError():
+                pass
+            case bug:
+                log.error("peer.request_failed", extra={"peer": link.peer.hex()[:8]}, exc_info=bug)
+        stream.abort()
 
 
 async def ask(link: Connection, request: msgspec.Struct, kind: type[Reply], *, timeout_s: float = REQUEST_S) -> Reply:
-    """One request and its answer on a stream of its own. Raises Disconnected (after the deadline too), ProtocolError."""
+    """One request and its answer on a stream of its own. Raises Disconnected (a deadline too) and ProtocolError."""
     stream: Stream | None = None
     try:
         async with asyncio.timeout(timeout_s):

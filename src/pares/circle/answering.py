@@ -1,0 +1,221 @@
+"""What this node answers on `pares/circle/1`. Who is not a member may say hello and ask to be let in, nothing else."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from pares.circle.book import Book, Circle
+from pares.circle.gossip import unfinished
+from pares.circle.neighbours import Neighbours
+from pares.circle.relay_limits import Bucket
+from pares.circle.statements import Entry
+from pares.errors import RemoteError
+from pares.transport.link import Connection, Stream
+from pares.transport.switchboard import answer, receive
+from pares.wire.framing import ProtocolError
+from pares.wire.messages import (
+    Bye,
+    CircleReply,
+    CircleRequest,
+    Delta,
+    Digests,
+    Done,
+    Hello,
+    Introduce,
+    Introduced,
+    Join,
+    Joined,
+    Observe,
+    Observed,
+    Ping,
+    Refused,
+    Summaries,
+)
+from pares.wire.signing import PeerId
+
+log = logging.getLogger(__name__)
+
+REQUESTS_PER_S = 50.0
+REQUESTS_BURST = 200.0
+ROUNDS = 64
+"""Comparisons in a row with one peer, at most."""
+INTRODUCTION_S = 3.0
+
+
+class Verbs(Protocol):
+    """What answering asks of the circles as a whole."""
+
+    def hello(self, observed: str) -> Hello: ...
+
+    @property
+    def admit(self) -> Callable[[Join], Awaitable[Joined | Refused]]:
+        """For who wants in by an invite of this node, or into a commons."""
+        ...
+
+    async def news(self, circle: Circle, entries: list[Entry]) -> None:
+        """A peer told something new."""
+
+
+class Answering:
+    """One request, one answer; a peer that asks faster than `REQUESTS_PER_S` is told that we are busy."""
+
+    def __init__(self, book: Book, neighbours: Neighbours, verbs: Verbs) -> None:
+        self._book = book
+        self._neighbours = neighbours
+        self._verbs = verbs
+        self._paces: dict[PeerId, Bucket] = {}
+
+    def forget(self, peer: PeerId) -> None:
+        """A peer is gone. Its pace is kept while there are few, so that reconnecting is no way around it."""
+        if len(self._paces) > 1024:
+            self._paces.pop(peer, None)
+
+    async def handle(self, link: Connection, stream: Stream) -> None:
+        """Serve one stream. Raises ProtocolError for what no correct peer does."""
+        request: CircleRequest = await receive(stream, CircleRequest)  # type: ignore[arg-type]
+        pace = self._paces.setdefault(link.peer, Bucket(REQUESTS_PER_S, REQUESTS_BURST, time.monotonic()))
+        reply: CircleReply = Refused(code="busy", reason="You ask faster than this node can answer.")
+        if pace.try_take(1, time.monotonic()):
+            reply = await self._reply(link, request)
+        await answer(stream, reply)
+
+    async def _reply(self, link: Connection, request: CircleRequest) -> CircleReply:
+        match request:
+            case Hello():
+                self._neighbours.greeted(link.peer, request)
+                return self._verbs.hello(link.observed)
+            case Ping():
+                self._neighbours.heard_from(link.peer)
+                return request
+            case Observe():
+                return Observed(address=link.observed)
+            case Join():
+                return await self._join(link.peer, request)
+            case Digests():
+                found = self._circle(request.circle, link.peer)
+                return found if isinstance(found, Refused) else self._compare(found, link.peer, request)
+            case Delta():
+                return await self._delta(link.peer, request)
+            case Introduce():
+                return await self._introduce(link, request)
+            case Introduced():
+                return await self._introduced(link.peer, request)
+            case Bye():
+                self._neighbours.farewell(link.peer)
+                return Done()
+
+    def _circle(self, id_: bytes, peer: PeerId) -> Circle | Refused:
+        """A circle that both belong to."""
+        circle = self._book.circles.get(id_)
+        if circle is None or not circle.has(peer):  # not told apart: who is no member learns nothing
+            return Refused(code="not_a_member", reason="This node knows of no such circle with you in it.")
+        return circle
+
+    async def _join(self, peer: PeerId, join: Join) -> Joined | Refused:
+        if join.joiner != peer:
+            circle = self._book.circles.get(join.circle)
+            if circle is None or not circle.has(peer) or join.inviter != self._book.identity.id:
+                raise ProtocolError("A request to join came for somebody else.")
+        if join.inviter == self._book.identity.id or self._is_open(join.circle):
+            return await self._verbs.admit(join)
+        return await self._pass_on(join)
+
+    def _is_open(self, id_: bytes) -> bool:
+        circle = self._book.circles.get(id_)
+        return circle is not None and circle.store.membership.charter.open
+
+    async def _pass_on(self, join: Join) -> Joined | Refused:
+        """To the member who made the invite, if it is connected: only that one knows the secret."""
+        inviter = PeerId(join.inviter)
+        circle = self._book.circles.get(join.circle)
+        if circle is None or not circle.has(inviter) or self._neighbours.get(inviter) is None:
+            return Refused(code="not_connected", reason="The member who made this invite is not connected here.")
+        try:
+            reply = await self._neighbours.ask(inviter, join, Joined)
+        except RemoteError:
+            return Refused(code="not_connected", reason="The member who made this invite does not answer.")
+        assert isinstance(reply, Joined | Refused)
+        if isinstance(reply, Joined):
+            await self._take(circle, inviter, Delta(circle=circle.id, records=reply.records))
+        return reply
+
+    def _compare(self, circle: Circle, peer: PeerId, request: Digests) -> Summaries | Refused:
+        return circle.gossip.answer_digests(peer, request, time.time())
+
+    async def _delta(self, peer: PeerId, request: Delta) -> Delta | Refused:
+        """From a member. One who is not known as such yet may bring the certificates that say so."""
+        circle = self._book.circles.get(request.circle)
+        if circle is None:
+            return Refused(code="not_a_member", reason="This node knows of no such circle with you in it.")
+        if not circle.has(peer):
+            proofs = [record for record in request.records if record.label == "certificate/1"][: 2 * 32]
+            await self._take(circle, peer, Delta(circle=circle.id, records=proofs))
+            if not circle.has(peer):
+                return Refused(code="not_a_member", reason="This node knows of no such circle with you in it.")
+            circle.gossip.link(peer, time.time())
+        back, news = circle.gossip.answer_delta(peer, request, time.time())
+        await self._verbs.news(circle, news)
+        return back
+
+    async def _take(self, circle: Circle, peer: PeerId, delta: Delta) -> None:
+        await self._verbs.news(circle, circle.gossip.take(peer, delta, time.time()))
+
+    async def _introduce(self, link: Connection, request: Introduce) -> Introduced | Refused:
+        """Tell both sides where the other one is, as this node sees it, and let them dial."""
+        circle = self._circle(request.circle, link.peer)
+        if isinstance(circle, Refused):
+            return circle
+        wanted = PeerId(request.peer)
+        other = self._neighbours.get(wanted)
+        if other is None or not circle.has(wanted):
+            return Refused(code="not_connected", reason="That peer is not connected here.")
+        to_them = self._where(circle, link.peer, link)
+        try:
+            await self._neighbours.ask(wanted, to_them, Done, timeout_s=INTRODUCTION_S)
+        except RemoteError:
+            return Refused(code="not_connected", reason="That peer does not answer here.")
+        return self._where(circle, wanted, other.link)
+
+    def _where(self, circle: Circle, peer: PeerId, link: Connection) -> Introduced:
+        contact = self._book.contact(peer)
+        seen = link.path.address if link.path.kind != "relayed" else link.observed
+        addresses = [seen] if seen else []
+        if contact:
+            addresses += [*contact.observed, *contact.addresses]
+        relay = contact.relay if contact else ""
+        return Introduced(circle=circle.id, peer=peer, addresses=list(dict.fromkeys(addresses))[:20], relay=relay)
+
+    async def _introduced(self, peer: PeerId, message: Introduced) -> Done | Refused:
+        circle = self._circle(message.circle, peer)
+        if isinstance(circle, Refused):
+            return circle
+        if not circle.has(PeerId(message.peer)) or self._book.blocked(PeerId(message.peer)):
+            return Refused(code="not_a_member", reason="This node does not know that peer as a member.")
+        self._neighbours.start_meeting(message)
+        return Done()
+
+
+async def compare(
+    circle: Circle,
+    peer: PeerId,
+    neighbours: Neighbours,
+    news: Callable[[Circle, list[Entry]], Awaitable[None]],
+) -> None:
+    """Compare a circle's records with a member until nothing differs. Raises RemoteError."""
+    for _ in range(ROUNDS):
+        sent = circle.gossip.digests()
+        reply = await neighbours.ask(peer, sent, Summaries)
+        if not isinstance(reply, Summaries):
+            return
+        delta = circle.gossip.follow(sent, reply, time.time())
+        if delta is None:
+            return
+        back = await neighbours.ask(peer, delta, Delta)
+        if not isinstance(back, Delta):
+            return
+        await news(circle, circle.gossip.take(peer, back, time.time()))
+        if not unfinished(delta, back):
+            return

@@ -1,0 +1,336 @@
+"""The network of this node's circles while it belongs to any: connected members, and what is told among them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from msgspec.structs import replace
+
+from pares.circle.answering import Answering, compare
+from pares.circle.book import Book, Circle
+from pares.circle.neighbours import Neighbours
+from pares.circle.statements import Entry, signed
+from pares.errors import RemoteError
+from pares.transport.link import Connection, Stream, Transport
+from pares.transport.switchboard import Switchboard
+from pares.wire.messages import CIRCLE, Bye, Contact, Delta, Done, Hello, Join, Joined, Offer, Record, Refused
+from pares.wire.signing import Identity, PeerId
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+NEWS_S = 0.2
+"""News waits so long for more, to travel together."""
+PRUNE_S = 60.0
+CONTACT_LIFE_S = 7 * 86_400
+CONTACT_RENEWAL_S = 86_400
+OFFER_LIFE_S = 1_800
+STRANGERS = 16
+"""Connections with those who may want to join."""
+STRANGER_S = 20.0
+FAREWELL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that the rooms above may want to tell."""
+
+    kind: str
+    """circles, peers, joined, removed."""
+    circle: bytes = b""
+    peer: PeerId | None = None
+    invite: bytes = b""
+
+
+class Profile(Protocol):
+    """What this node says of itself."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def memory_bytes(self) -> int: ...
+
+    @property
+    def relay_url(self) -> str:
+        """Where this node relays for members; empty if it does not."""
+        ...
+
+
+class Gathering:
+    """`async with` it. `admit` answers those who want to join."""
+
+    def __init__(
+        self,
+        book: Book,
+        profile: Profile,
+        transport: Transport,
+        *,
+        admit: Callable[[Join], Awaitable[Joined | Refused]],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.book = book
+        self.profile = profile
+        self.transport = transport
+        self.admit = admit
+        self.expected: set[PeerId] = set()
+        """Who is dialled though it shares no circle yet: the members at whose doors this node knocks."""
+        self.publish: Callable[[Contact | None], None] = lambda contact: None
+        """Tells the DHT where this node is; None: nothing any more."""
+        self._on_event = on_event
+        self._stack = contextlib.AsyncExitStack()
+        self._strangers: dict[PeerId, float] = {}
+        self._wake = asyncio.Event()
+        self._dirty: set[bytes] = set()
+        self._told: Contact | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return self.book.identity
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self.transport)
+            self.tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            switchboard = Switchboard(
+                self.transport, {CIRCLE: self._handle}, allowed=self._allowed, on_change=self._changed
+            )
+            self.network = Neighbours(
+                self.book,
+                switchboard,
+                self.tasks,
+                hello=self.hello,
+                on_online=self.meet,
+                on_change=self._peer_changed,
+            )
+            self.network.relays = self.relays
+            self._answering = Answering(self.book, self.network, self)
+            stack.callback(self.network.stop)
+            self.switchboard = await stack.enter_async_context(switchboard)
+            keeping = self.tasks.create_task(self._keep(), name="keep circles")
+            stack.callback(keeping.cancel)
+            stack.push_async_callback(self._say_farewell)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+        await self._save_dirty()
+
+    def touch(self, circle: Circle | None = None) -> None:
+        """Something changed: save and spread it soon."""
+        if circle is not None:
+            self._dirty.add(circle.id)
+        self._wake.set()
+
+    def forget_stranger(self, peer: PeerId) -> None:
+        """Somebody who knocked was let in."""
+        self._strangers.pop(peer, None)
+
+    def hello(self, observed: str) -> Hello:
+        """How this node greets."""
+        profile = self.profile
+        return Hello(name=profile.name, version=profile.version, now=int(time.time()), observed=observed)
+
+    def relays(self) -> Sequence[str]:
+        """Where members of our circles relay."""
+        now = time.time()
+        found = [o.relay for c in self.book.circles.values() for o in c.store.offers(now).values() if o.relay]
+        return tuple(dict.fromkeys(found))[:2]
+
+    def _allowed(self, peer: PeerId, protocol: str) -> bool:
+        """Members, whom we are asking to let us in, and for a short while a few who may want to join."""
+        if self.book.blocked(peer):
+            return False
+        if peer in self.expected or any(self.book.with_peer(peer)):
+            return True
+        now = time.monotonic()
+        self._strangers = {key: until for key, until in self._strangers.items() if until > now}
+        if len(self._strangers) >= STRANGERS:
+            return False
+        self._strangers[peer] = now + STRANGER_S
+        return True
+
+    async def _handle(self, link: Connection, stream: Stream) -> None:
+        await self._answering.handle(link, stream)
+
+    def _changed(self, peer: PeerId) -> None:
+        self.network.changed(peer)
+
+    def _peer_changed(self, peer: PeerId) -> None:
+        if self.network.get(peer) is None:
+            for circle in self.book.circles.values():
+                circle.gossip.unlink(peer)
+        self._wake.set()
+        self._on_event(Event("peers", peer=peer))
+
+    async def meet(self, peer: PeerId) -> None:
+        """A peer has been greeted: compare what both know of the circles they share."""
+        for circle in list(self.book.with_peer(peer)):
+            circle.gossip.link(peer, time.time())
+            certificates = [e.record for e in circle.store.membership.entries() if e.record.label == "certificate/1"]
+            proofs = self._chain(circle, certificates)
+            await self.network.ask(peer, Delta(circle=circle.id, records=proofs), Delta)
+            await compare(circle, peer, self.network, self.news)
+
+    def _chain(self, circle: Circle, certificates: Sequence[Record]) -> list[Record]:
+        """The certificates that make this node a member, from the founder down."""
+        by_name = {record.name: record for record in certificates}
+        members, found = circle.store.membership.members(), list[Record]()
+        peer: PeerId | None = self.identity.id
+        while peer is not None and (member := members.get(peer)) is not None and len(found) < 33:
+            if member.certificate in by_name:
+                found.append(by_name[member.certificate])
+            peer = member.invited_by if member.invited_by != peer else None
+        found.reverse()
+        mine = (e.record for e in circle.store.entries() if e.by == self.identity.id and e.record.label == "contact/1")
+        return [*found, *mine]
+
+    async def _keep(self) -> None:
+        """Once a second, and at once when something happened: dial, tell, compare, prune."""
+        pruned = time.monotonic()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._wake.wait()
+                await asyncio.sleep(NEWS_S)
+            self._wake.clear()
+            await self.tell_contact()
+            self._dial()
+            await self._spread()
+            if time.monotonic() - pruned > PRUNE_S:
+                pruned = time.monotonic()
+                for circle in self.book.circles.values():
+                    circle.store.prune(time.time())
+            await self._save_dirty()
+            self._drop_strangers()
+
+    def _dial(self) -> None:
+        now = time.time()
+        online = set(self.network.online())
+        for circle in self.book.circles.values():
+            members = [peer for peer in circle.store.membership.members() if not self.book.blocked(peer)]
+            present = circle.store.offers(now)
+            for peer in circle.overlay.choose(members, online, present, now):
+                if peer not in online:
+                    self.network.start_reaching(peer)
+
+    async def _spread(self) -> None:
+        now = time.time()
+        for circle in list(self.book.circles.values()):
+            for peer, delta in circle.gossip.pushes(now).items():
+                self.tasks.create_task(self.push(circle, peer, delta), name="push news")
+            if (due := circle.gossip.due(now)) is not None:
+                self.tasks.create_task(self._compare(circle, due), name="compare")
+
+    async def push(self, circle: Circle, peer: PeerId, delta: Delta) -> None:
+        with contextlib.suppress(RemoteError):
+            await self.network.ask(peer, delta, Delta)
+
+    async def _compare(self, circle: Circle, peer: PeerId) -> None:
+        with contextlib.suppress(RemoteError):
+            await compare(circle, peer, self.network, self.news)
+
+    async def _save_dirty(self) -> None:
+        dirty, self._dirty = self._dirty, set()
+        for id_ in dirty & self.book.circles.keys():
+            await self.book.save(self.book.circles[id_])
+
+    def _drop_strangers(self) -> None:
+        now = time.monotonic()
+        for peer, until in list(self._strangers.items()):
+            if any(self.book.with_peer(peer)):
+                del self._strangers[peer]
+            elif until <= now:
+                del self._strangers[peer]
+                self.switchboard.drop(peer, "not a member")
+
+    async def tell_contact(self) -> None:
+        """Sign and spread a new contact when the addresses changed, or the last one grows old; offers likewise."""
+        now = time.time()
+        observed = list(self.network.observations.agreed())
+        relay = self.relay_of_mine()
+        self.transport.advertise(observed)
+        self.transport.use_relays([url for url in {relay, *self.relays()} if url])
+        fresh = Contact(
+            sequence=0,
+            expires=int(now) + CONTACT_LIFE_S,
+            name=self.profile.name,
+            addresses=list(self.transport.addresses())[:16],
+            observed=observed[:4],
+            relay=relay,
+        )
+        told = self._told
+        if told is None or replace(told, sequence=0, expires=fresh.expires) != fresh or self._is_old(told, now):
+            for circle in self.book.circles.values():
+                fresh = replace(fresh, sequence=max(fresh.sequence, circle.store.next_sequence(now)))
+            self._told = fresh
+        wanted = any(circle.store.membership.charter.internet for circle in self.book.circles.values())
+        self.publish(self._told if wanted else None)
+        for circle in self.book.circles.values():
+            assert self._told is not None
+            mine = circle.store.contact(self.identity.id)
+            if mine is None or mine.sequence < self._told.sequence:
+                circle.gossip.made(signed(self.identity, "contact/1", self._told), now)
+                self._dirty.add(circle.id)
+                self._wake.set()
+            self._tell_offer(circle, now)
+
+    def _is_old(self, told: Contact, now: float) -> bool:
+        return told.expires - now < CONTACT_LIFE_S - CONTACT_RENEWAL_S
+
+    def _tell_offer(self, circle: Circle, now: float) -> None:
+        mine = circle.store.offer(self.identity.id, now)
+        profile = self.profile
+        same = mine and mine.relay == profile.relay_url and mine.expires - now > OFFER_LIFE_S / 2
+        if not same:
+            offer = Offer(
+                circle=circle.id,
+                sequence=circle.store.next_sequence(now),
+                expires=int(now) + OFFER_LIFE_S,
+                relay=profile.relay_url,
+                memory_bytes=profile.memory_bytes,
+                version=profile.version,
+            )
+            circle.gossip.made(signed(self.identity, "offer/1", offer), now)
+            self._wake.set()
+
+    def relay_of_mine(self) -> str:
+        """The relay that others may find this node at: the first of the circles', if any."""
+        return self.profile.relay_url or next(iter(self.relays()), "")
+
+    async def news(self, circle: Circle, entries: list[Entry]) -> None:
+        """A peer told something new: keep it, pass it on, and see whether this node still belongs."""
+        if not entries:
+            return
+        self._dirty.add(circle.id)
+        self._wake.set()
+        if any(entry.record.label in ("certificate/1", "revocation/1", "title/1") for entry in entries):
+            self._on_event(Event("circles", circle=circle.id))
+            if self.book.role(circle) is None and circle.id in self.book.circles:
+                log.warning("circle.removed_from", extra={"circle": circle.name})
+                self._on_event(Event("removed", circle=circle.id))
+        if any(entry.record.label == "contact/1" for entry in entries):
+            self._on_event(Event("peers"))
+
+    async def _say_farewell(self) -> None:
+        goodbyes = [self._goodbye(peer) for peer in self.network.online()]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                await asyncio.gather(*goodbyes)
+
+    async def _goodbye(self, peer: PeerId) -> None:
+        with contextlib.suppress(RemoteError):
+            await self.network.ask(peer, Bye(), Done, timeout_s=FAREWELL_S)

@@ -1,0 +1,461 @@
+"""Joins the circle room to what stands below and above it: transport, LAN, DHT and relay; the control API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import msgspec
+
+from pares import __version__
+from pares.api import network as told
+from pares.circle.book import Book
+from pares.circle.book import Circle as Kept
+from pares.circle.circles import Circles
+from pares.circle.dht import Directory
+from pares.circle.gathering import Event, Gathering
+from pares.circle.lan import Lan
+from pares.circle.relay import Relay
+from pares.circle.settings import RelaySettings
+from pares.circle.settings import Settings as CircleSettings
+from pares.circle.words import words
+from pares.errors import Conflict
+from pares.inference import machine
+from pares.store.circles import CircleTables, InviteRecord
+from pares.store.database import Database
+from pares.store.events import Events
+from pares.transport.bittorrent_process import BitTorrent
+from pares.transport.bittorrent_process import Settings as BitTorrentSettings
+from pares.transport.link import ip_of
+from pares.transport.quic import QuicTransport
+from pares.transport.settings import Settings as TransportSettings
+from pares.wire.messages import CIRCLE
+from pares.wire.signing import Identity, PeerId
+
+log = logging.getLogger(__name__)
+
+State = Literal["alone", "connecting", "connected", "offline"]
+NEWS_S = 0.3
+"""Events of a moment are told together."""
+CLOCK_OFF_S = 60
+SHARES = (
+    "your node's name and the addresses where it can be reached",
+    "whether it is there, its version and how much memory the machine has",
+)
+SHARES_OPEN = "It is a commons: its members are strangers to you, and anybody who has the link can join."
+SHARES_NOT = "Your conversations, your models and your files are not shared."
+
+
+class Network:
+    """`async with` it. It is the API's `NetworkServices`, and the circle room's `Profile`."""
+
+    def __init__(
+        self,
+        home: Path,
+        identity: Identity,
+        database: Database,
+        events: Events,
+        *,
+        circle: CircleSettings,
+        transport: TransportSettings,
+        relay: RelaySettings,
+        offline: bool,
+        hostname: str,
+    ) -> None:
+        self._home = home
+        self.identity = identity
+        self._tables = CircleTables(database)
+        self._events = events
+        self._circle, self._transport, self._relay_settings = circle, transport, relay
+        self._offline = offline
+        self.name = (circle.name or hostname or "a node")[:64]
+        self.version = __version__
+        self.memory_bytes = machine.memory().total
+        self._relay: Relay | None = None
+        self._lan: Lan | None = None
+        self._directory: Directory | None = None
+        self._bittorrent: BitTorrent | None = None
+        self._news: set[str] = set()
+        self._something = asyncio.Event()
+        self._stack = AsyncExitStack()
+
+    @property
+    def relay_url(self) -> str:
+        """See `circle.gathering.Profile`."""
+        if self._relay is None or self._relay_settings.url:
+            return self._relay_settings.url if self._relay else ""
+        gathering = self.circles_here.gathering
+        observed = gathering.network.observations.agreed() if gathering else ()
+        own = gathering.transport.addresses() if gathering else ()
+        host = next((str(ip_of(address)) for address in (*observed, *own) if not address.startswith("[")), "")
+        return f"http://{host}:{self._relay.port}" if host else ""
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            book = await Book.open(self.identity, self._tables, int(time.time()))
+            self.circles_here = Circles(book, self, self._make_transport, equip=self._equip, on_event=self._hear)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            telling = tasks.create_task(self._tell(), name="tell of peers")
+            stack.callback(telling.cancel)
+            if not self._offline:
+                await stack.enter_async_context(self.circles_here)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    # Downwards
+
+    def _make_transport(self) -> QuicTransport:
+        return QuicTransport(self.identity.seed, (CIRCLE,), self._transport)
+
+    async def _equip(self, gathering: Gathering, stack: AsyncExitStack) -> None:
+        """Give the network of circles its ways of finding peers, and the relay that this node may be."""
+        book, network, tasks = gathering.book, gathering.network, gathering.tasks
+        local = not self._transport.loopback_only
+        if self._circle.lan and (local or self._circle.lan_interfaces):
+            self._lan = Lan(
+                self.identity.id,
+                gathering.transport.addresses,
+                wanted=lambda peer: peer in book.members(),
+                seen=lambda peer, _: network.start_reaching(peer) if peer in book.members() else None,
+                interfaces=self._circle.lan_interfaces,
+            )
+            network.lan = self._lan.where
+            stack.callback(tasks.create_task(self._lan.run(), name="lan").cancel)
+        if self._circle.dht and (local or self._circle.dht_private):
+            settings = BitTorrentSettings(
+                state=self._home / "dht.state",
+                addresses=("0.0.0.0", "::") if local else ("127.0.0.1",),
+                bootstrap=self._circle.dht_bootstrap,
+                private=self._circle.dht_private,
+            )
+            self._bittorrent = BitTorrent(settings, on_change=lambda: self._note("network"))
+            self._directory = Directory(self._bittorrent, self.identity, now=time.time, local=self._circle.dht_private)
+            network.dht = self._directory.lookup
+            gathering.publish = self._directory.publish
+            stack.callback(tasks.create_task(self._bittorrent.run(), name="bittorrent").cancel)
+            stack.callback(tasks.create_task(self._directory.run(), name="dht").cancel)
+        if self._relay_settings.enabled:
+            relay = Relay(self._relay_settings, allowed=lambda key: PeerId(key) in book.members())
+            self._relay = await stack.enter_async_context(relay)
+        stack.callback(self._unequip)
+
+    def _unequip(self) -> None:
+        self._lan = self._directory = self._bittorrent = self._relay = None
+
+    # Events
+
+    def _hear(self, event: Event) -> None:
+        if event.kind == "joined" and event.peer is not None:
+            who = msgspec.to_builtins(self._who(event.peer))
+            self._events.publish("joined", {"circle": event.circle.hex(), "invite": event.invite.hex(), "peer": who})
+        if event.kind in ("circles", "removed", "joined"):
+            self._note("circles")
+            if self._relay is not None:
+                self._relay.recheck()
+        self._note("peers")
+        self._note("network")
+
+    def _note(self, kind: str) -> None:
+        self._news.add(kind)
+        self._something.set()
+
+    async def _tell(self) -> None:
+        """Publish what moved; nobody is asked anything for it."""
+        while True:
+            await self._something.wait()
+            await asyncio.sleep(NEWS_S)
+            self._something.clear()
+            news, self._news = self._news, set()
+            if "circles" in news:
+                self._events.publish("circles", {"circles": msgspec.to_builtins(await self.circles())})
+            if "peers" in news:
+                self._events.publish("peers", {"peers": msgspec.to_builtins(self._peers())})
+            if "network" in news:
+                self._events.publish("network", msgspec.to_builtins(self._network()))
+
+    # Upwards: see `api.services.NetworkServices`
+
+    async def circles(self) -> Sequence[told.Circle]:
+        return [self._circle_told(circle) for circle in self.circles_here.book.circles.values()]
+
+    async def circle(self, circle: str) -> told.CircleDetail:
+        kept = self.circles_here.find(circle)
+        book = self.circles_here.book
+        online = self._online()
+        members = []
+        for peer, member in kept.store.membership.members().items():
+            founder = peer == kept.store.membership.founder
+            members.append(
+                told.Member(
+                    id=peer.hex(),
+                    name=self._name_of(peer),
+                    words=_words(peer),
+                    role="founder" if founder else member.role,
+                    you=peer == self.identity.id,
+                    invited_by=member.invited_by.hex() if member.invited_by else "",
+                    since=_time(member.issued),
+                    online=peer in online or peer == self.identity.id,
+                )
+            )
+        invites = [self._invite(i) for i in book.invites.values() if i.circle == kept.id and i.expires > time.time()]
+        return told.CircleDetail(circle=self._circle_told(kept), members=tuple(members), invites=tuple(invites))
+
+    async def create(self, request: told.CircleRequest) -> told.Circle:
+        self._must_be_online("make a circle")
+        return self._circle_told(
+            await self.circles_here.create(request.name, open_=request.open, internet=request.internet)
+        )
+
+    async def rename(self, circle: str, name: str) -> told.Circle:
+        kept = self.circles_here.find(circle)
+        await self.circles_here.rename(kept, name)
+        return self._circle_told(kept)
+
+    async def leave(self, circle: str) -> None:
+        await self.circles_here.leave(self.circles_here.find(circle))
+
+    async def invite(self, circle: str, request: told.InviteRequest) -> told.Invite:
+        self._must_be_online("invite anybody")
+        kept = self.circles_here.find(circle)
+        return self._invite(
+            await self.circles_here.invite(kept, expires_s=request.expires_s, uses=request.uses, role=request.role)
+        )
+
+    async def withdraw(self, circle: str, invite: str) -> None:
+        await self.circles_here.withdraw(self.circles_here.find(circle), invite)
+
+    async def remove(self, circle: str, member: str) -> None:
+        await self.circles_here.remove(self.circles_here.find(circle), self.circles_here.find_peer(member))
+
+    async def preview(self, link: str) -> told.JoinPreview:
+        invitation = self.circles_here.read(link)
+        shares = (*SHARES, SHARES_OPEN, SHARES_NOT) if invitation.open else (*SHARES, SHARES_NOT)
+        return told.JoinPreview(
+            circle=invitation.circle.hex(),
+            name=invitation.name,
+            open=invitation.open,
+            inviter=told.Who(invitation.inviter.hex(), invitation.inviter_name, _words(invitation.inviter)),
+            role=invitation.role,
+            expires_at=_time(invitation.expires),
+            shares=shares,
+            already=invitation.circle in self.circles_here.book.circles,
+        )
+
+    async def join(self, link: str) -> told.Joined:
+        self._must_be_online("join a circle")
+        began = time.monotonic()
+        circle = await self.circles_here.join(link)
+        return told.Joined(self._circle_told(circle), round(time.monotonic() - began, 3))
+
+    async def peers(self) -> Sequence[told.Peer]:
+        if self.circles_here.network is not None:
+            await self.circles_here.network.check()
+        return self._peers()
+
+    async def change_peer(self, peer: str, change: told.PeerChange) -> told.Peer:
+        found = self.circles_here.find_peer(peer)
+        await self.circles_here.change_peer(found, name=change.name, blocked=change.blocked)
+        return self._peer(found)
+
+    async def network(self) -> told.Network:
+        return self._network()
+
+    # What is told
+
+    def state(self) -> tuple[State, int, int]:
+        """For the status: in a word, how many peers are online, how many circles there are."""
+        online, circles = len(self._online()), len(self.circles_here.book.circles)
+        if self._offline:
+            return "offline", 0, circles
+        return ("connected" if online else "connecting" if circles else "alone"), online, circles
+
+    def _must_be_online(self, what: str) -> None:
+        if self._offline:
+            raise Conflict(
+                f"This node is offline by its settings: it cannot {what}.", hint="Start it without --offline."
+            )
+
+    def _online(self) -> frozenset[PeerId]:
+        network = self.circles_here.network
+        return frozenset(network.online()) if network else frozenset()
+
+    def _name_of(self, peer: PeerId) -> str:
+        return self.name if peer == self.identity.id else self.circles_here.book.name_of(peer)
+
+    def _who(self, peer: PeerId) -> told.Who:
+        return told.Who(peer.hex(), self._name_of(peer), _words(peer))
+
+    def _circle_told(self, kept: Kept) -> told.Circle:
+        membership = kept.store.membership
+        members = membership.members()
+        mine = members.get(self.identity.id)
+        founder = membership.founder == self.identity.id
+        return told.Circle(
+            id=kept.id.hex(),
+            name=kept.name,
+            title=kept.title,
+            role="founder" if founder else mine.role if mine else "guest",
+            open=membership.charter.open,
+            internet=membership.charter.internet,
+            founder=self._who(membership.founder),
+            members=len(members),
+            online=sum(peer in members for peer in self._online()),
+            since=_time(kept.record.joined_at),
+            can_invite=mine is not None and mine.role == "member",
+        )
+
+    def _invite(self, invite: InviteRecord) -> told.Invite:
+        link = self.circles_here.link_of(invite)
+        return told.Invite(
+            id=invite.id.hex(),
+            circle=invite.circle.hex(),
+            link=link,
+            qr=_qr(link) if link else "",
+            role=invite.role,
+            expires_at=_time(invite.expires),
+            uses_left=invite.uses_left,
+            joined=tuple(self._who(PeerId(bytes.fromhex(peer))) for peer in invite.joined),
+        )
+
+    def _peers(self) -> list[told.Peer]:
+        book = self.circles_here.book
+        known = book.members() | {peer for peer, record in book.peers.items() if record.blocked}
+        return sorted((self._peer(peer) for peer in known), key=lambda p: (not p.online, p.name.casefold(), p.id))
+
+    def _peer(self, peer: PeerId) -> told.Peer:
+        book, network = self.circles_here.book, self.circles_here.network
+        neighbour = network.get(peer) if network else None
+        record = book.peers.get(peer)
+        seen = neighbour.since if neighbour else record.seen if record else 0
+        offset = round(neighbour.clock_offset_s) if neighbour else 0
+        return told.Peer(
+            id=peer.hex(),
+            name=book.name_of(peer),
+            words=_words(peer),
+            online=neighbour is not None,
+            path=neighbour.link.path.kind if neighbour else "",
+            rtt_ms=round(neighbour.rtt_ms or neighbour.link.path.rtt_ms, 2) if neighbour else None,
+            since=_time(seen) if seen else None,
+            circles=tuple(circle.id.hex() for circle in book.with_peer(peer)),
+            offers=self._offers(peer),
+            version=neighbour.hello.version if neighbour and neighbour.hello else "",
+            clock_offset_s=float(offset) if abs(offset) >= CLOCK_OFF_S else None,
+            blocked=book.blocked(peer),
+            reason="" if neighbour else self._why_not(peer),
+        )
+
+    def _why_not(self, peer: PeerId) -> str:
+        network = self.circles_here.network
+        if self.circles_here.book.blocked(peer):
+            return "You blocked it."
+        return network.reasons.get(peer, "It has not been reached yet.") if network else "This node is offline."
+
+    def _offers(self, peer: PeerId) -> tuple[str, ...]:
+        found = []
+        for circle in self.circles_here.book.with_peer(peer):
+            if offer := circle.store.offer(peer, time.time()):
+                found += ["relay"] if offer.relay else []
+                found += [f"{offer.memory_bytes / 1e9:.0f} GB memory"] if offer.memory_bytes else []
+        return tuple(dict.fromkeys(found))
+
+    def _network(self) -> told.Network:
+        reachable, message, hint = self._reachability()
+        gathering = self.circles_here.gathering
+        nat = gathering.network.observations.nat(gathering.transport.addresses()) if gathering else "unknown"
+        return told.Network(
+            id=self.identity.id.hex(),
+            words=_words(self.identity.id),
+            name=self.name,
+            reachable=reachable,
+            message=message,
+            hint=hint,
+            nat=nat,
+            relay=gathering.relay_of_mine() if gathering else "",
+            relaying=self._relay is not None,
+            ways=tuple(self._ways()),
+            peers_online=len(self._online()),
+        )
+
+    def _reachability(self) -> tuple[told.Reachable, str, str]:
+        gathering = self.circles_here.gathering
+        if self._offline:
+            return "offline", "This node is offline by its settings: it sends nothing to anybody.", ""
+        if gathering is None:
+            hint = "Make a circle and invite somebody, or join one by a link."
+            return "alone", "This node belongs to no circle, and listens to nobody.", hint
+        observations, relay = gathering.network.observations, gathering.relay_of_mine()
+        match observations.nat(gathering.transport.addresses()):
+            case "none":
+                return "yes", "Peers anywhere can connect to this node directly.", ""
+            case "friendly":
+                return "yes", "Peers can connect to this node directly; the router lets them through.", ""
+            case "symmetric" if relay:
+                message = "The router here changes its port for every peer: from outside, peers come over a relay."
+                return "relay only", message, "Forward a UDP port to this machine, or use IPv6, for direct connections."
+            case "symmetric":
+                message = "The router here changes its port for every peer, and no circle of yours has a relay."
+                hint = "Ask a member with a public address to run `pares up --relay`, or forward a UDP port."
+                return "not from outside", message, hint
+        if self._online():
+            message = "Connected; whether it can be reached from other networks is not known yet."
+            return "unknown", message, "It shows when two peers from outside have seen this node."
+        return "unknown", "No peer has answered yet, so it is not known how this node can be reached.", ""
+
+    def _ways(self) -> list[told.WayState]:
+        network = self.circles_here.network
+        ways: list[told.WayState] = []
+        if network is None:
+            return ways
+        gathering = self.circles_here.gathering
+        assert gathering is not None
+        off = {
+            "lan": "" if self._lan else "Switched off by `circle.lan`, or by loopback mode.",
+            "dht": "" if self._directory else "Switched off by `circle.dht`, or by loopback mode.",
+            "relay": "" if gathering.relay_of_mine() else "No member of your circles relays.",
+        }
+        problems = {"lan": self._lan.problem if self._lan else "", "dht": self._dht_problem()}
+        for way in ("last address", "lan", "introduction", "dht", "relay"):
+            record = network.ways.get(way)
+            if reason := off.get(way, ""):
+                ways.append(told.WayState(way, "off", reason))
+            elif problem := problems.get(way, ""):
+                ways.append(told.WayState(way, "fails", problem))
+            elif record is None:
+                ways.append(told.WayState(way, "untried", "Was not needed yet."))
+            elif record.worked:
+                ways.append(told.WayState(way, "works", f"Found a peer {record.worked} times."))
+            else:
+                ways.append(told.WayState(way, "fails", f"Tried {record.failed} times in vain."))
+        return ways
+
+    def _dht_problem(self) -> str:
+        wanted = any(c.store.membership.charter.internet for c in self.circles_here.book.circles.values())
+        if self._bittorrent is None or not wanted or self._bittorrent.status.nodes:
+            return ""
+        return "No node of the DHT has answered."
+
+
+def _words(key: bytes) -> str:
+    return " ".join(words(key))
+
+
+def _time(unix: float) -> datetime:
+    return datetime.fromtimestamp(unix, UTC)
+
+
+def _qr(link: str) -> str:
+    import segno
+
+    return segno.make(link, error="l").svg_inline(scale=4, border=2)
