@@ -240,16 +240,17 @@ def test_a_large_circle_is_kept_in_parts_that_differ_and_still_compare() -> None
         assert (news.name in held(side)) == (person(0).id in side.store.contacts())
 
 
-def test_the_part_grows_again_when_the_circle_shrinks() -> None:
-    side = commons(0, 400, 128)
-    few = len(side.store.contacts())
-    for minute in range(64):
-        side.store.prune(NOW + 86_401 + minute)
-    other = commons(0, 60, 128)
-    for entry in list(other.store.entries()):
-        side.store.take(entry, NOW)
-    assert side.store.bits() <= 7
-    assert few <= 128
+def test_the_part_grows_again_when_members_stay_away() -> None:
+    people = [person(number) for number in range(300)]
+    records = [contact(who, expires=NOW + 60) for who in people]
+    store = node(0, *(invitation(ADA, who, CIRCLE) for who in people[1:]), *records, view=128).store
+    assert 40 <= len(store.contacts()) <= 128
+    assert store.near() < set(store.contacts())
+    for minute in range(1, 257):
+        store.prune(NOW + 60 * minute)
+    assert not store.contacts()
+    assert not store.near()
+    assert all(store.add(contact(who, LATER, NOW + 86_400), NOW + 60 * 257) for who in people[:128])
 
 
 def test_bucket_hashes_are_as_the_protocol_says() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pares.circle.overlay import INCOMING, MESH, OUTGOING, RETRY_MOST_S, Overlay
+from pares.circle.overlay import FAR, INCOMING, MESH, OUTGOING, RETRY_MOST_S, Overlay
 from pares.wire.signing import PeerId
 
 
@@ -60,3 +60,11 @@ def test_incoming_links_have_a_cap() -> None:
     overlay = Overlay(peers(1)[0], b"s")
     assert overlay.admits(50, INCOMING - 1)
     assert not overlay.admits(50, INCOMING)
+
+
+def test_in_a_circle_kept_in_parts_most_links_are_near_and_one_is_far() -> None:
+    everybody = peers(200)
+    near = set(everybody[100:150])
+    chosen = Overlay(everybody[0], b"s").choose(everybody, (), (), 0, near)
+    assert len(near.intersection(chosen)) == OUTGOING - FAR
+    assert len(chosen) == OUTGOING

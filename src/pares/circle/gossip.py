@@ -28,7 +28,7 @@ from pares.wire.messages import RECORDS, STATEMENTS, Delta, Digests, Record, Ref
 from pares.wire.signing import PeerId
 
 PERIOD_S = 30.0
-FANOUT = 3
+FANOUT = 4
 DELTA_BYTES = MESSAGE_BYTES - 16 * 1024
 NAMES = 8_000
 """Names in one answer, at most; other buckets wait for the next comparison."""

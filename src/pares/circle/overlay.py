@@ -15,6 +15,8 @@ from pares.wire.signing import PeerId
 
 MESH = 9
 OUTGOING = 4
+FAR = 1
+"""Of the outgoing links, in a circle that is kept in parts, to another part."""
 INCOMING = 12
 RETRY_S = 15.0
 RETRY_MOST_S = 3_600.0
@@ -36,11 +38,17 @@ class Overlay:
         self._failures: dict[PeerId, _Failure] = {}
 
     def choose(
-        self, members: Iterable[PeerId], linked: Container[PeerId], present: Container[PeerId], now: float
+        self,
+        members: Iterable[PeerId],
+        linked: Container[PeerId],
+        present: Container[PeerId],
+        now: float,
+        near: Container[PeerId] = (),
     ) -> list[PeerId]:
         """With whom this node should have a link by its own dialling. `linked`: with whom it has one that it dialled.
 
-        Links that live are kept; then come those who were `present` lately; who failed waits for its next try.
+        Links that live are kept; then come those who were `present` lately; who failed waits for its next try. Of
+        those who are `near` (`Store.near`) come all but `FAR`, if there are so many.
         """
         others = [peer for peer in members if peer != self._me]
         self._failures = {peer: self._failures[peer] for peer in others if peer in self._failures}
@@ -48,7 +56,9 @@ class Overlay:
         if len(others) < MESH:
             return able
         able.sort(key=lambda peer: (peer not in linked, peer not in present, self._rank(peer)))
-        return able[:OUTGOING]
+        close = [peer for peer in able if peer in near][: OUTGOING - FAR]
+        far = [peer for peer in able if peer not in near][: OUTGOING - len(close)]
+        return close + far
 
     def admits(self, members: int, incoming: int) -> bool:
         """Whether another incoming link is welcome, in a circle of so many, having so many."""

@@ -5,8 +5,9 @@ records hold the same, whatever the order. `now` is Unix time in seconds; a sequ
 when the record was made, or one more than the last.
 
 Above `VIEW` members a node keeps the contacts and offers (in a commons also the certificates) of a part of them only:
-of those in some of the `SLICES` slices into which the hashes of keys fall. Which ones is each node's own choice, ranked
-by a secret, so that neighbours differ and nobody can choose where he is kept.
+of those in some of the `SLICES` slices into which the hashes of keys fall. Three of every four lie around its own, so
+that those with neighbouring keys keep much the same and tell each other; one is chosen by a secret, so that the parts
+hang together and nobody can arrange to be all that a node knows.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
 
 from pares.circle.membership import Membership
 from pares.circle.relay_limits import Bucket
@@ -26,8 +27,8 @@ from pares.wire.signing import PeerId
 PREFIX = 16
 """Bytes of a name by which records are asked for."""
 PLACE_BITS = 10
-SLICES = 64
-ALIGNED_BITS = 7
+SLICES = 256
+ALIGNED_BITS = 9
 """Buckets of so many bits are no larger than a slice."""
 VIEW = 2_048
 """Members whose contacts are kept, at most."""
@@ -65,18 +66,38 @@ def _slice(peer: PeerId) -> int:
     return _slot(peer) * SLICES >> (PLACE_BITS - 1)
 
 
+def _distance(one: int, other: int) -> int:
+    return min((one - other) % SLICES, (other - one) % SLICES)
+
+
+def _ranking(own: int, secret: bytes) -> list[int]:
+    """All slices, most wanted first: of every four, three around one's own and one by secret."""
+    near = iter(sorted(range(SLICES), key=lambda n: _distance(n, own)))
+    far = iter(sorted(range(SLICES), key=lambda n: hashlib.blake2b(bytes([n]), key=secret).digest()))
+    mixed = chain.from_iterable((*islice(near, 3), *islice(far, 1)) for _ in range(SLICES))
+    return list(dict.fromkeys(mixed))
+
+
 class Store:
     """The records of one circle on this node, found by the first bytes of their names."""
 
-    def __init__(self, charter: Record, *, me: PeerId, secret: bytes, view: int = VIEW) -> None:
+    def __init__(
+        self,
+        charter: Record,
+        *,
+        me: PeerId,
+        secret: bytes,
+        view: int = VIEW,
+        check: Callable[[Record], Entry] = checked,
+    ) -> None:
         """`secret`: up to 64 bytes that nobody else knows. Raises ProtocolError if this is not a charter."""
         self.membership = Membership(charter)
         self.me = me
         self.refused: Counter[str] = Counter()
         """How many contacts and offers were not kept, by reason."""
         self._view = view
-        ranked = sorted(range(SLICES), key=lambda n: hashlib.blake2b(bytes([n]), key=secret).digest())
-        self._ranking = [_slice(me), *(n for n in ranked if n != _slice(me))]
+        self._check = check
+        self._ranking = _ranking(_slice(me), secret)
         self._slices = set(self._ranking)
         self._entries: dict[bytes, Entry] = {}
         self._keys: list[bytes] = []
@@ -90,13 +111,14 @@ class Store:
         for entry in self.membership.entries():
             self._insert(entry)
 
-    def copy(self, me: PeerId) -> Store:
+    def copy(self, me: PeerId, secret: bytes) -> Store:
         """An independent store of the same records, for another node."""
         twin = Store.__new__(Store)
         twin.__dict__.update(self.__dict__)
-        for name in ("membership", "refused", "_ranking", "_slices", "_entries", "_keys", "_contacts", "_offers"):
+        for name in ("membership", "refused", "_slices", "_entries", "_keys", "_contacts", "_offers"):
             setattr(twin, name, getattr(self, name).copy())
-        twin.me, twin._hashes, twin._paces, twin._refusals = me, {}, {}, {}
+        twin.me, twin._ranking = me, _ranking(_slice(me), secret)
+        twin._hashes, twin._paces, twin._refusals = {}, {}, {}
         return twin
 
     def __len__(self) -> int:
@@ -130,6 +152,13 @@ class Store:
         """Of members, and not expired: who was there lately."""
         return {peer: offer for peer in self._offers if (offer := self.offer(peer, now)) is not None}
 
+    def near(self) -> set[PeerId]:
+        """Members who keep much the same part of the circle; empty while this node keeps all of it."""
+        if len(self._slices) == SLICES:
+            return set()
+        reach, own = len(self._slices) * 3 // 16, _slice(self.me)
+        return {peer for peer in self._contacts if _distance(_slice(peer), own) <= reach and peer != self.me}
+
     def next_sequence(self, now: float) -> int:
         """For this node's next contact or offer."""
         made = (self._contacts.get(self.me), self._offers.get(self.me))
@@ -140,7 +169,7 @@ class Store:
         """Whether it is new and kept. Raises ProtocolError for what no correct peer passes on."""
         if record.name[:PREFIX] in self._entries:
             return False
-        return self.take(checked(record), now)
+        return self.take(self._check(record), now)
 
     def take(self, entry: Entry, now: float) -> bool:
         """As `add`, for what has been checked."""
