@@ -277,11 +277,13 @@ class QuicTransport:
                 await self._endpoint.close()
         except TimeoutError:
             log.debug("the endpoint did not close within %s s", CLOSE_S)
-        self._keeper.cancel()
         self._arrived.put_nowait(None)
-        await asyncio.wait([self._keeper])
-        del self._endpoint  # the port is free when the last reference is gone, not before
-        if not self._keeper.cancelled() and (failure := self._keeper.exception()):
+        keeper = self._keeper
+        keeper.cancel()
+        await asyncio.wait([keeper])
+        # The port is free when the last reference is gone, not before; a task keeps the frames it was cancelled in.
+        del self._endpoint, self._keeper, self._tasks
+        if not keeper.cancelled() and (failure := keeper.exception()):
             raise failure
 
     def addresses(self) -> Sequence[str]:
