@@ -128,7 +128,7 @@ def two_homes(first: NatKind = "independent", second: NatKind = "independent") -
 
 
 def _bridge(switch: Namespace) -> None:
-    switch.ip("link", "add", "br0", "type", "bridge")
+    switch.ip("link", "add", "br0", "type", "bridge", "mcast_snooping", "0")  # else it speaks itself
     switch.ip("link", "set", "br0", "up")
 
 

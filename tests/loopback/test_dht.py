@@ -14,6 +14,7 @@ from typing import Any
 import libtorrent
 import pytest
 
+from netns import lan
 from pares.circle.dht import SALT, Directory
 from pares.transport.bittorrent_process import BitTorrent, Settings
 from pares.wire.messages import Contact
@@ -213,3 +214,44 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+SILENT = """
+import asyncio, sys
+from pathlib import Path
+from pares.transport.bittorrent_process import BitTorrent, Settings
+
+async def main():
+    torrent = BitTorrent(Settings(Path(sys.argv[1])))
+    life = asyncio.create_task(torrent.run())
+    with torrent.used():
+        await torrent.save(timeout_s=20)
+        print("runs", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+    await asyncio.wait([life], timeout=0)
+
+asyncio.run(main())
+"""
+WATCH = """
+import select, socket, time
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+print("watches", flush=True)
+until = time.monotonic() + 4
+while (left := until - time.monotonic()) > 0 and select.select([wire], [], [], left)[0]:
+    frame = wire.recv(2048)
+    kind, in_ipv6 = frame[12:14].hex(), frame[20]
+    if kind != "86dd" or in_ipv6 in (6, 17):  # the kernel's own neighbour discovery is none of ours
+        print(kind, frame[14:].hex(), flush=True)
+"""
+
+
+def test_with_nothing_told_it_contacts_nobody(tmp_path: Path) -> None:
+    with lan(2) as (one, other), other.python("-c", WATCH) as watcher:
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline() == "watches\n"
+        with one.python("-c", SILENT, str(tmp_path / "state"), stdin=-1) as node:
+            assert node.stdout is not None
+            assert node.stdout.readline() == "runs\n"
+            assert watcher.communicate(timeout=20)[0] == ""
+            node.communicate(timeout=10)
+            assert node.returncode == 0

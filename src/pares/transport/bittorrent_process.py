@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+import msgspec
+
 from pares.errors import NotSupported
 from pares.transport import bittorrent_pipe as pipe
-from pares.wire.framing import PREFIX, size_of
+from pares.wire.framing import PREFIX, ProtocolError, size_of
 from pares.wire.signing import KEY_BYTES, Identity
 
 log = logging.getLogger(__name__)
@@ -114,14 +116,14 @@ class BitTorrent:
 
     async def run(self) -> None:
         """Keep a process alive while it is used. Ends when cancelled, and the process with it."""
-        pause = PAUSE_S
+        pause = 0.0
         clock = asyncio.get_running_loop().time
         while True:
             await self._wanted.wait()
             began = clock()
-            why = await self._live()
-            if self._wanted.is_set():
-                pause = PAUSE_S if clock() - began >= SOUND_S else min(2 * pause, LONGEST_PAUSE_S)
+            if why := await self._live():
+                lived = clock() - began
+                pause = PAUSE_S if lived >= SOUND_S else min(max(PAUSE_S, 2 * pause), LONGEST_PAUSE_S)
                 log.warning("The BitTorrent process is gone: %s. It starts again in %.1f s.", why, pause)
                 await asyncio.sleep(pause)
 
@@ -197,7 +199,7 @@ class BitTorrent:
             self._writer = None
 
     async def _live(self) -> str:
-        """One life of the process; why it ended."""
+        """One life of the process; why it ended, unless it was told to."""
         ours, theirs = socket.socketpair()
         with theirs:
             reader, self._writer = await asyncio.open_connection(sock=ours)
@@ -220,13 +222,14 @@ class BitTorrent:
         try:
             self._begin()
             why = await self._converse(reader)
+            told = self._writer is None
         finally:
             self._hang_up()
             await _end(process)
             self.pid, self.status = None, pipe.Status()
             said = await last_words
             self._on_change()
-        return why or _obituary(process.returncode, said)
+        return "" if told else why or _obituary(process.returncode, said)
 
     def _begin(self) -> None:
         settings = self.settings
@@ -260,6 +263,8 @@ class BitTorrent:
                 silence_s = SILENCE_S
         except TimeoutError:
             return f"it said nothing for {silence_s:.0f} s"
+        except (ProtocolError, msgspec.DecodeError) as error:
+            return f"it said what cannot be understood ({error})"
         except (asyncio.IncompleteReadError, ConnectionError):
             return ""
 
