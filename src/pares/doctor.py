@@ -111,7 +111,12 @@ def _door(config: Config) -> Check:
 def _network(config: Config) -> Check:
     if config.node.offline:
         return Check("network", "ok", "Offline by your setting: nothing is sent beyond this machine.")
-    return Check("network", "ok", "Online: models are fetched when you ask for them; nothing else is sent.")
+    return Check(
+        "network",
+        "ok",
+        "Online: models are fetched when you ask for them, and members of your circles learn where this node is; "
+        "nothing else is sent.",
+    )
 
 
 def _models(missing: tuple[str, ...]) -> Check:

@@ -16,6 +16,7 @@ import msgspec
 
 from pares import __version__
 from pares.api import network as told
+from pares.api.schemas import Check
 from pares.circle.book import Book
 from pares.circle.book import Circle as Kept
 from pares.circle.circles import Circles
@@ -67,14 +68,16 @@ class Network:
         transport: TransportSettings,
         relay: RelaySettings,
         offline: bool,
+        at_once: bool,
         hostname: str,
     ) -> None:
+        """`at_once`: see `Circles`."""
         self._home = home
         self.identity = identity
         self._tables = CircleTables(database)
         self._events = events
         self._circle, self._transport, self._relay_settings = circle, transport, relay
-        self._offline = offline
+        self._offline, self._at_once = offline, at_once
         self.name = (circle.name or hostname or "a node")[:64]
         self.version = __version__
         self.memory_bytes = machine.memory().total
@@ -100,7 +103,14 @@ class Network:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             book = await Book.open(self.identity, self._tables, int(time.time()))
-            self.circles_here = Circles(book, self, self._make_transport, equip=self._equip, on_event=self._hear)
+            self.circles_here = Circles(
+                book,
+                self,
+                self._make_transport,
+                equip=self._equip,
+                on_event=self._hear,
+                at_once=self._at_once,
+            )
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             telling = tasks.create_task(self._tell(), name="tell of peers")
             stack.callback(telling.cancel)
@@ -281,6 +291,58 @@ class Network:
             return "offline", 0, circles
         return ("connected" if online else "connecting" if circles else "alone"), online, circles
 
+    async def checks(self) -> Sequence[Check]:
+        """The doctor's lines about circles and peers; nothing while there is no circle."""
+        network = self.circles_here.network
+        if self._offline or network is None:
+            return ()
+        await network.check()
+        online, known = self._online(), self.circles_here.book.members()
+        reachable, message, hint = self._reachability()
+        found = [_peers_check(len(online), len(known))] if known else []
+        good = reachable in ("yes", "unknown")
+        found.append(Check("reachability", "ok" if good else "warning", message, hint if not good else ""))
+        for way in self._ways():
+            state: Literal["ok", "warning"] = "warning" if way.state == "fails" else "ok"
+            found.append(
+                Check(
+                    f"finding: {way.way}",
+                    state,
+                    f"{way.state}. {way.message}",
+                    _WAY_HINTS[way.way] if state == "warning" else "",
+                )
+            )
+        found.append(self._clock_check(online))
+        if self._relay is not None:
+            metrics = self._relay.metrics
+            found.append(
+                Check(
+                    "relay",
+                    "ok",
+                    f"{metrics.clients} members use this relay, {metrics.forwarded_frames} "
+                    f"frames so far; they reach it at {self.relay_url or 'an address not known yet'}.",
+                )
+            )
+        return found
+
+    def _clock_check(self, online: frozenset[PeerId]) -> Check:
+        """The clock of this machine beside its peers'."""
+        network = self.circles_here.network
+        neighbours = [network.get(peer) for peer in online] if network else []
+        offsets = sorted(n.clock_offset_s for n in neighbours if n)
+        if not offsets:
+            return Check("clock", "ok", "Not compared: no peer is online.")
+        middle = offsets[len(offsets) // 2]
+        if abs(middle) < CLOCK_OFF_S:
+            return Check("clock", "ok", f"Within {max(1, round(abs(middle)))} s of the peers' clocks.")
+        side = "behind" if middle > 0 else "ahead of"
+        return Check(
+            "clock",
+            "warning",
+            f"This machine is {abs(middle):.0f} s {side} its peers' clocks.",
+            "Set it by the network: records of peers expire by it.",
+        )
+
     def _must_be_online(self, what: str) -> None:
         if self._offline:
             raise Conflict(
@@ -445,6 +507,26 @@ class Network:
         if self._bittorrent is None or not wanted or self._bittorrent.status.nodes:
             return ""
         return "No node of the DHT has answered."
+
+
+_WAY_HINTS: dict[told.Way, str] = {
+    "last address": "It is normal after addresses changed: the other ways find the new ones.",
+    "lan": "A firewall here may block multicast DNS (UDP 5353), or the network keeps its machines apart.",
+    "introduction": "One side may be behind a router that changes its ports: a relay helps, `pares up --relay`.",
+    "dht": "UDP may be blocked by a firewall here, or no DHT node is known: see `circle.dht_bootstrap`.",
+    "relay": "The relay may be off: ask the member who runs it.",
+}
+
+
+def _peers_check(online: int, known: int) -> Check:
+    if online:
+        return Check("peers", "ok", f"{online} of {known} members of your circles answer.")
+    return Check(
+        "peers",
+        "warning",
+        f"None of the {known} members of your circles answers.",
+        "Their nodes may be off; `pares peers` says for each why it was not reached.",
+    )
 
 
 def _words(key: bytes) -> str:

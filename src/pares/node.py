@@ -21,7 +21,6 @@ from typing import Self
 import msgspec
 import psutil
 import uvicorn
-from filelock import FileLock, Timeout
 
 from pares import __version__
 from pares.api import schemas
@@ -42,6 +41,7 @@ from pares.network import Network
 from pares.store.conversations import Conversations
 from pares.store.database import Database
 from pares.store.events import Events
+from pares.store.files import claimed
 from pares.store.identity import FILE_NAME, load_or_make
 from pares.store.keys import Keys
 from pares.store.logbook import Logbook
@@ -104,7 +104,7 @@ class Node:
     async def _build(self, stack: AsyncExitStack) -> None:
         config = self.config
         config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._claim_home(stack)
+        stack.enter_context(claimed(config.home))
         self.admin_token = _secret(config.home / "secret")
         self._start_log(stack)
         self.database = await stack.enter_async_context(Database(config.database))
@@ -152,22 +152,12 @@ class Node:
             circle=config.circle,
             transport=config.transport,
             relay=config.relay,
-            offline=config.node.offline or self.passing,
+            offline=config.node.offline,
+            at_once=not self.passing,
             hostname=socket.gethostname(),
         )
 
     # Starting and stopping
-
-    def _claim_home(self, stack: AsyncExitStack) -> None:
-        lock = FileLock(self.config.home / "node.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise AlreadyRunning(
-                f"Another node has the home {self.config.home}.",
-                hint="Use it, stop it with `pares down`, or set PARES_HOME for a second one.",
-            ) from None
-        stack.callback(lock.release)
 
     def _start_log(self, stack: AsyncExitStack) -> None:
         self.logbook = Logbook(self.config.logs)
@@ -290,7 +280,8 @@ class Node:
 
     async def doctor(self) -> Sequence[Check]:
         """See `Services.doctor`."""
-        return await asyncio.to_thread(examine, self.config, models_missing=self._missing)
+        own = await asyncio.to_thread(examine, self.config, models_missing=self._missing)
+        return [*own, *await self.network.checks()]
 
     def list_settings(self) -> Sequence[Setting]:
         """See `Services.list_settings`."""

@@ -38,8 +38,11 @@ class Circles:
         *,
         equip: Callable[[Gathering, contextlib.AsyncExitStack], Awaitable[None]],
         on_event: Callable[[Event], None],
+        at_once: bool = True,
     ) -> None:
+        """`at_once`: with the network of the circles there are; else it begins with the first verb that needs it."""
         self.book = book
+        self._at_once = at_once
         self._profile = profile
         self._make_transport = transport
         self._equip = equip
@@ -62,7 +65,7 @@ class Circles:
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
-        if self.book.circles:
+        if self.book.circles and self._at_once:
             await self._start()
         return self
 

@@ -155,7 +155,7 @@ class Neighbours:
         else:
             before.link = link
 
-    def greeted(self, peer: PeerId, hello: Hello) -> None:
+    def greeted(self, peer: PeerId, hello: Hello, *, rtt_ms: float = 0.0) -> None:
         """A peer has said hello: it is online."""
         neighbour = self._neighbours.get(peer)
         if neighbour is None:
@@ -167,7 +167,7 @@ class Neighbours:
         if hello.observed:
             self.observations.note(peer, hello.observed)
         if first:
-            neighbour.since = now
+            neighbour.since, neighbour.rtt_ms = now, rtt_ms or neighbour.link.path.rtt_ms
             self.reasons.pop(peer, None)
             neighbour.pinging = self._tasks.create_task(self._keep(peer, neighbour), name=f"ping {peer.hex()[:8]}")
             self._tasks.create_task(self._welcome(peer, neighbour), name=f"welcome {peer.hex()[:8]}")
@@ -352,8 +352,9 @@ class Neighbours:
             link = await self._switchboard.connect(where, CIRCLE, timeout_s=DIAL_S)
             neighbour = self._neighbours.get(where.peer)
             if neighbour is None or not neighbour.online:
+                began = time.perf_counter()
                 reply = await ask(link, self._hello(link.observed), Hello, timeout_s=DIAL_S)
-                self.greeted(where.peer, reply)
+                self.greeted(where.peer, reply, rtt_ms=(time.perf_counter() - began) * 1e3)
         except RemoteError as error:
             log.debug("peer.not_reached", extra={"peer": where.peer.hex()[:8], "reason": error.message})
         return self.get(where.peer)

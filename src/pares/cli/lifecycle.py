@@ -34,6 +34,9 @@ NoOpen = Annotated[bool, typer.Option("--no-open", help="Do not open the page in
 Detach = Annotated[bool, typer.Option("-d", "--detach", help="Start it in the background and return.")]
 Lan = Annotated[bool, typer.Option("--lan", help="Let other machines of your network in; they need a key.")]
 RequireKey = Annotated[bool, typer.Option("--require-key", help="Demand a key of programs on this machine too.")]
+AsRelay = Annotated[
+    bool, typer.Option("--relay", help="Relay for the members of your circles; needs an address they can reach.")
+]
 OllamaPort = Annotated[
     int | None,
     typer.Option("--ollama-port", min=0, max=65535, help="Listen here too, for tools that look for Ollama (11434)."),
@@ -61,6 +64,7 @@ def up(
     lan: Lan = False,
     require_key: RequireKey = False,
     ollama_port: OllamaPort = None,
+    relay: AsRelay = False,
 ) -> None:
     """Start the node, with its page and API.
 
@@ -75,6 +79,7 @@ def up(
         "server.host": "0.0.0.0" if lan else None,
         "server.require_key": True if require_key else None,
         "node.open_browser": False if no_open else None,
+        "relay.enabled": True if relay else None,
     }
     config = configure(out, flags)
 
@@ -86,7 +91,7 @@ def up(
     found = asyncio.run(_already(config))
     if found is not None:
         out.result(found, f"Pares is running already: {found.page}")
-        if port is not None or ollama_port is not None or lan or require_key:
+        if port is not None or ollama_port is not None or lan or require_key or relay:
             out.note("It stays as it is. To start it otherwise: `pares down` first.")
         _open(found.page, config, out)
     elif detach:
@@ -97,6 +102,7 @@ def up(
             *(["--ollama-port", str(ollama_port)] if ollama_port is not None else []),
             *(["--lan"] if lan else []),
             *(["--require-key"] if require_key else []),
+            *(["--relay"] if relay else []),
         ]
         started = _launch(config, arguments)
         out.result(started, f"Pares is up (process {started.pid}): {started.page}")
