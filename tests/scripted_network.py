@@ -8,7 +8,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeVar
+from types import SimpleNamespace
+from typing import Any, Literal, Self
 
 import msgspec
 import segno
@@ -30,16 +31,11 @@ from pares.api.network import (
     WayState,
     Who,
 )
+from pares.circle.words import words
 from pares.errors import BadRequest, Conflict, Forbidden, NotFound, ParesError
 from pares.store.events import Events
 
-T = TypeVar("T")
-
 LINK = "pares://join/"
-WORDS = (
-    *("acorn", "basin", "cedar", "delta", "ember", "fable", "grove", "hazel"),
-    *("inlet", "juniper", "kelp", "linen", "maple", "north", "olive", "pebble"),
-)
 SHARES = (
     "Your node's name, its key, and the addresses at which it can be reached.",
     "When it is online, and what it offers to do for others.",
@@ -59,7 +55,7 @@ def key_of(name: str) -> str:
 
 
 def words_of(key: str) -> str:
-    return " ".join(WORDS[int(digit, 16)] for digit in key[:5])
+    return " ".join(words(bytes.fromhex(key)))
 
 
 def who(name: str) -> Who:
@@ -93,7 +89,7 @@ class ScriptedNetwork:
         self.answering = asyncio.Event()
         """Cleared by a test that wants joining to take long."""
         self.answering.set()
-        self.state = Network(
+        self.stands = Network(
             id=self.me.id,
             words=self.me.words,
             name=name,
@@ -198,7 +194,7 @@ class ScriptedNetwork:
         return self._put(msgspec.structs.replace(found, **changes))
 
     async def network(self) -> Network:
-        return msgspec.structs.replace(self.state, peers_online=self._peers_online())
+        return msgspec.structs.replace(self.stands, peers_online=self._peers_online())
 
     # How the world moves
 
@@ -238,21 +234,38 @@ class ScriptedNetwork:
 
     def becomes(self, **changes: Any) -> None:  # noqa: ANN401 (fields of Network)
         """The node stands otherwise in the network."""
-        self.state = msgspec.structs.replace(self.state, **changes)
-        self._publish("network", msgspec.structs.replace(self.state, peers_online=self._peers_online()))
+        self.stands = msgspec.structs.replace(self.stands, **changes)
+        self._publish("network", msgspec.structs.replace(self.stands, peers_online=self._peers_online()))
 
     def in_status(self) -> Mapping[str, Any]:
         """What `status` says of it."""
-        online = self._peers_online()
-        alone = not self.all_circles
-        word = "offline" if self.state.reachable == "offline" else "connected" if online else "connecting"
+        word, online, circles = self.state()
         return {
             "id": self.me.id,
             "words": self.me.words,
-            "circles": len(self.all_circles),
-            "network": "alone" if alone else word,
+            "circles": circles,
+            "network": word,
             "peers_online": online,
         }
+
+    # What the node asks of its network
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+    @property
+    def identity(self) -> SimpleNamespace:
+        return SimpleNamespace(id=bytes.fromhex(self.me.id))
+
+    def state(self) -> tuple[Literal["alone", "connecting", "connected", "offline"], int, int]:
+        """In a word, peers online, circles."""
+        online, circles = self._peers_online(), len(self.all_circles)
+        if self.stands.reachable == "offline":
+            return "offline", online, circles
+        return ("connected" if online else "connecting") if circles else "alone", online, circles
 
     # Inside
 

@@ -15,9 +15,9 @@ import threading
 import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 from starlette.applications import Starlette
@@ -28,11 +28,12 @@ from starlette.routing import Route
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from door import listening
-from pares.api.schemas import Loaded, LoadRequest, NodeStatus
+from pares.api.schemas import Loaded, LoadRequest
 from pares.api.services import InUse
 from pares.config import Config, load
 from pares.errors import NotFound, WorkerDied
 from pares.inference.generation import Sampling, Step, TokenId
+from pares.network import Network
 from pares.node import Node
 from pares.store.conversations import StoredMessage
 from scripted import CHATML, Asked, ScriptedModel
@@ -87,12 +88,9 @@ class ScriptedNode(Node):
         self.may_load.set()
         self.waiting = 0
 
-    @cached_property
-    def network(self) -> ScriptedNetwork:
-        return ScriptedNetwork(self.events)
-
-    def status(self) -> NodeStatus:
-        return msgspec.structs.replace(super().status(), **self.network.in_status())
+    def _network(self) -> Network:
+        self.world = ScriptedNetwork(self.events)
+        return cast("Network", self.world)
 
     @asynccontextmanager
     async def use(
@@ -213,7 +211,7 @@ class PageNode:
         """Do something to the network in the node's own thread; what it returned."""
 
         async def moved() -> T:
-            return move(self.node.network)
+            return move(self.node.world)
 
         return asyncio.run_coroutine_threadsafe(moved(), self._loop).result(WAIT_S)
 

@@ -45,10 +45,11 @@ function MemberRow({ member, detail, onRemove }) {
       <th scope="row" class="break">
         ${member.you ? html`<strong>${member.name}</strong> <span class="chip ok">${t("circle.you")}</span>`
           : html`<a href=${href("network", "peer", member.id)}>${member.name}</a>`}
-        <span class="fingerprint">${member.words}</span></th>
+        <span class="fingerprint">${member.words}</span>
+        <span class="narrow-only fine">${t(`circle.is_${member.role}`)}</span></th>
       <td><span class=${`chip ${online ? "ok" : ""}`}><span aria-hidden="true">${online ? "●" : "○"}</span>
         ${" "}${t(online ? "circle.online_now" : "circle.away")}</span></td>
-      <td>${t(`circle.is_${member.role}`)}</td>
+      <td class="wide-only">${t(`circle.is_${member.role}`)}</td>
       <td class="wide-only break">${by}</td>
       <td class="wide-only num">${moment(member.since)}</td>
       <td class="to-right">${onRemove && html`
@@ -77,8 +78,8 @@ function Members({ detail, onChange }) {
       <div class="scroll" tabindex="0" role="region" aria-label=${t("circle.members_title")}>
         <table class="grid people">
           <thead><tr><th scope="col">${t("circle.who")}</th><th scope="col">${t("peers.way")}</th>
-            <th scope="col">${t("circle.role")}</th><th scope="col" class="wide-only">${t("circle.invited_by")}</th>
-            <th scope="col" class="wide-only">${t("circle.since")}</th>
+            ${["role", "invited_by", "since"].map((key) => html`
+              <th scope="col" class="wide-only">${t(`circle.${key}`)}</th>`)}
             <th scope="col"><span class="unseen">${t("circle.remove")}</span></th></tr></thead>
           <tbody>${rows.map((member) => html`
             <${MemberRow} key=${member.id} member=${member} detail=${detail}
@@ -111,7 +112,7 @@ function InviteRow({ invite, detail, onChange }) {
           ? t("invite.left", { n: invite.uses_left, when: moment(invite.expires_at) }) : t("invite.spent")}</p>
         ${came && html`<p class="fine break">${t("invite.came", { n: invite.joined.length, names: came })}</p>`}</div>
       <div class="buttons">
-        ${invite.uses_left > 0 && html`
+        ${invite.link && invite.uses_left > 0 && html`
           <button type="button" class="quiet" onClick=${() => setShown(true)}>${t("invite.show")}</button>`}
         <button type="button" class="quiet" disabled=${busy} onClick=${withdraw}>${t("invite.withdraw")}</button></div>
     </div>

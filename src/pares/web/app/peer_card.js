@@ -68,7 +68,7 @@ function Actions({ peer }) {
       <p id=${`${id}-hint`} class="fine">${t("peers.name_hint")}</p></div></form>
     ${error && html`<${Fault} error=${error} />`}
     <div class="line spread"><p class="fine">${t("peers.block_hint")}</p>
-      <button type="button" class=${peer.blocked ? "quiet" : "danger"} disabled=${busy} onClick=${block}>
+      <button type="button" class="quiet" disabled=${busy} onClick=${block}>
         ${t(peer.blocked ? "peers.unblock" : "peers.block")}</button></div>`;
 }
 

@@ -1,22 +1,23 @@
 /** Peers around this node. Who sits where follows from their keys, so that the map looks the same every time. */
 
 import { html } from "../vendor/preact.js";
-import { reachOf, reachWords } from "./peer_words.js";
+import { reachOf, reachWords, rttOf } from "./peer_words.js";
 import { href } from "./router.js";
 import { t } from "./strings.js";
 
 /** @import { Peer } from "./types.js" */
 
-/** @typedef {{width: number, height: number, rings: {seats: number, x: number, y: number}[]}} Plan */
+/** @typedef {{width: number, height: number, letters: number, rings: {seats: number, x: number, y: number}[]}} Plan */
 /** @typedef {{peer: Peer, x: number, y: number}} Place */
 
-const NAME_LETTERS = 16;
 const LEGEND = /** @type {const} */ (["direct", "lan", "relayed", "offline"]);
 
 /** Rings from the inside; a lone ring is the outer one. @type {Plan} */
-const DESK = { width: 780, height: 430, rings: [{ seats: 6, x: 175, y: 88 }, { seats: 12, x: 315, y: 165 }] };
+const DESK = {
+  width: 780, height: 430, letters: 16, rings: [{ seats: 6, x: 175, y: 88 }, { seats: 12, x: 315, y: 165 }],
+};
 /** @type {Plan} */
-const PHONE = { width: 340, height: 400, rings: [{ seats: 8, x: 118, y: 150 }] };
+const PHONE = { width: 340, height: 400, letters: 11, rings: [{ seats: 8, x: 118, y: 150 }] };
 
 /** @param {Peer[]} peers at most as many as there are seats @param {Plan} plan @returns {Place[]} */
 function seat(peers, { width, height, rings }) {
@@ -35,8 +36,8 @@ function seat(peers, { width, height, rings }) {
   return places;
 }
 
-/** @param {string} name */
-const short = (name) => (name.length > NAME_LETTERS ? `${name.slice(0, NAME_LETTERS - 1)}…` : name);
+/** @param {string} name @param {number} letters */
+const short = (name, letters) => (name.length > letters ? `${name.slice(0, letters - 1)}…` : name);
 
 /** A shape of its own for every way of being reached. @param {{reach: string}} props */
 const Mark = ({ reach }) => (reach === "lan"
@@ -45,8 +46,8 @@ const Mark = ({ reach }) => (reach === "lan"
     : html`<circle class=${`sign ${reach}`} r="9" />
         ${reach === "relayed" && html`<path class="sign half" d="M0-9A9 9 0 0 1 0 9z" />`}`);
 
-/** @param {{place: Place}} props */
-function Seat({ place: { peer, x, y } }) {
+/** @param {{place: Place, letters: number, words: string}} props */
+function Seat({ place: { peer, x, y }, letters, words }) {
   const reach = reachOf(peer);
   return html`
     <a class="seat" href=${href("network", "peer", peer.id)} aria-label=${`${peer.name}, ${reachWords(peer)}`}
@@ -54,8 +55,8 @@ function Seat({ place: { peer, x, y } }) {
       <title>${peer.name}: ${peer.words}</title>
       <circle class="halo" r="17" />
       <${Mark} reach=${reach} />
-      <text class="seat-name" y="28">${short(peer.name)}</text>
-      <text class="seat-words" y="44">${reachWords(peer)}</text>
+      <text class="seat-name" y="28">${short(peer.name, letters)}</text>
+      <text class="seat-words" y="44">${words}</text>
     </a>`;
 }
 
@@ -80,7 +81,9 @@ export function PeerMap({ peers, narrow }) {
             y2=${place.y} />`)}
         <g transform=${`translate(${x} ${y})`}>
           <circle class="center" r="15" /><text class="seat-name" y="34">${t("peers.you")}</text></g>
-        ${places.map((place) => html`<${Seat} key=${place.peer.id} place=${place} />`)}
+        ${places.map((place) => html`
+          <${Seat} key=${place.peer.id} place=${place} letters=${plan.letters}
+            words=${(narrow && rttOf(place.peer)) || reachWords(place.peer)} />`)}
       </svg>
       <figcaption><ul class="legend">${LEGEND.map((reach) => html`<${Sample} reach=${reach} />`)}</ul>
         ${peers.length > shown.length && html`

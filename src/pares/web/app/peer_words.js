@@ -1,7 +1,7 @@
 /** How a peer is reached, in a word, a sign and a colour. */
 
 import { html } from "../vendor/preact.js";
-import { ago, count, decimal } from "./format.js";
+import { ago, count, decimal, duration } from "./format.js";
 import { t } from "./strings.js";
 
 /** @import { Peer } from "./types.js" */
@@ -23,9 +23,9 @@ export const rttOf = (peer) => (peer.online && peer.rtt_ms !== null
 /** "direct · 12 ms" @param {Peer} peer */
 export const reachWords = (peer) => [t(`peers.${reachOf(peer)}`), rttOf(peer)].filter(Boolean).join(" · ");
 
-/** "direct since 2 minutes ago", "last heard yesterday" @param {Peer} peer */
+/** "direct for 12 min", "last heard yesterday" @param {Peer} peer */
 export const sinceWords = (peer) => (peer.since === null ? t("peers.never") : peer.online
-  ? t("peers.online_since", { way: t(`peers.${reachOf(peer)}`), when: ago(peer.since) })
+  ? t("peers.online_since", { time: duration(Math.max(0, (Date.now() - Date.parse(peer.since)) / 1000)) })
   : t("peers.heard", { when: ago(peer.since) }));
 
 /** @param {{peer: Peer}} props */

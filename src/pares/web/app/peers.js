@@ -46,15 +46,15 @@ function PeerTable({ rows }) {
   return html`
     <div class="scroll" tabindex="0" role="region" aria-label=${t("peers.table")}><table class="grid people">
       <thead><tr><th scope="col">${t("peers.name")}</th><th scope="col">${t("peers.way")}</th>
-        <th scope="col" class="to-right">${t("peers.rtt")}</th>
+        <th scope="col" class="to-right wide-only">${t("peers.rtt")}</th>
         ${["since", "offers", "circles"].map((key) => html`
           <th scope="col" class="wide-only">${t(`peers.${key}`)}</th>`)}</tr></thead>
       <tbody>${shown.map((peer) => html`
         <tr key=${peer.id}>
           <th scope="row" class="break"><a href=${href("network", "peer", peer.id)}>${peer.name}</a>
             <span class="fingerprint">${peer.words}</span></th>
-          <td><${ReachChip} peer=${peer} /></td>
-          <td class="num to-right">${rttOf(peer) || "–"}</td>
+          <td><${ReachChip} peer=${peer} /> <span class="narrow-only fine num">${rttOf(peer)}</span></td>
+          <td class="num to-right wide-only">${rttOf(peer) || "–"}</td>
           <td class="wide-only num">${peer.since ? ago(peer.since) : t("peers.never")}</td>
           <td class="wide-only break">${peer.offers.join(", ") || t("peers.nothing")}</td>
           <td class="wide-only break">${circleNames(peer)}</td></tr>`)}</tbody>

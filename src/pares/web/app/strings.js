@@ -291,7 +291,7 @@ const STRINGS = {
     more: { one: "{n} more is in the table.", other: "{n} more are in the table." }, direct: "direct",
     lan: "on your network", relayed: "relayed", offline: "not reachable", blocked: "blocked", ms: "{n} ms", name: "Peer",
     way: "Path", rtt: "Round trip", since: "Since", offers: "Offers", circles: "Circles", all: "Show all {n}",
-    heard: "last heard {when}", never: "never heard of", online_since: "{way} since {when}", nothing: "nothing so far",
+    heard: "last heard {when}", never: "never heard of", online_since: "for {time}", nothing: "nothing so far",
     version: "Version", key: "Key", copy_key: "Copy the key of {name}", clock: "Clock",
     ahead: "{time} ahead of yours", behind: "{time} behind yours",
     clock_hint: "One of the two clocks is wrong. Invites and records may seem expired; set the clock by the internet.",
