@@ -1,6 +1,6 @@
 """How a circle's gossip costs and spreads, in virtual time over the product's own code (`tests/simulated_circle.py`).
 
-Nothing is timed: the figures follow from the seed alone. Bytes are those sent and received, with 60 per packet for IP, UDP and
+Nothing is timed: all follows from the seed. Bytes are those sent and received, with 60 per packet for IP, UDP and
 QUIC, acknowledgements and keep-alives included.
 """
 
@@ -21,7 +21,7 @@ def changes(circle: Circle, count: int) -> None:
     """One contact after the other, watched until everybody has it."""
     times, copies = [], []
     for number in range(count):
-        name = circle.change(number * 7 + 1)
+        name = circle.change((number * 7 + 1) % len(circle.nodes))
         heard = circle.heard[name]
         circle.run(300, until=lambda heard=heard: len(heard) == len(circle.nodes))  # type: ignore[misc]  # bound now
         times.append(np.array(heard) - heard[0])
@@ -69,11 +69,9 @@ def main() -> None:
         reached = heard[np.isfinite(heard)]
         half, most, last = np.percentile(reached, [50, 99, 100])
         print(f"{members} members, each record kept by {len(heard)} around its signer (coarse)")
-        print(
-            f"  half {half:.1f} s, 99 % {most:.1f} s, last {last:.1f} s, {100 * len(reached) / len(heard):.1f} % reached,",
-            end="",
-        )
-        print(f" {copies:.2f} copies per keeper", flush=True)
+        share = 100 * len(reached) / len(heard)
+        print(f"  half {half:.1f} s, 99 % {most:.1f} s, last {last:.1f} s, {share:.1f} % reached")
+        print(f"  {copies:.2f} copies sent per keeper", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,30 @@ import hashlib
 
 from pares.circle.membership import certify, found
 from pares.circle.statements import signed
-from pares.wire.messages import Contact, Offer, Record, Role
+from pares.wire.messages import (
+    Bye,
+    CircleReply,
+    CircleRequest,
+    Contact,
+    Delta,
+    Digests,
+    Done,
+    Hello,
+    Introduce,
+    Introduced,
+    Join,
+    Joined,
+    Observe,
+    Observed,
+    Offer,
+    Ping,
+    Record,
+    Refused,
+    Revocation,
+    Role,
+    Summaries,
+    Title,
+)
 from pares.wire.signing import Identity
 
 NOW = 1_800_000_000
@@ -38,3 +61,50 @@ def contact(of: Identity, sequence: int = NOW * 1000, expires: int = NOW + 86_40
 def offer(of: Identity, circle: bytes, sequence: int = NOW * 1000, expires: int = NOW + 3600) -> Record:
     statement = Offer(circle=circle, sequence=sequence, expires=expires, memory_bytes=8 << 30, version="0.1.0")
     return signed(of, "offer/1", statement)
+
+
+def _statements() -> list[Record]:
+    """One of each kind, in the order of their labels."""
+    ada, ben = person(0), person(1)
+    first = charter(ada)
+    circle = first.signed.digest
+    certificate = invitation(ada, ben, circle)
+    revocation = Revocation(circle=circle, certificates=[certificate.name], keeps=[bytes(32)], issued=NOW)
+    return [
+        first,
+        certificate,
+        signed(ada, "revocation/1", revocation),
+        signed(ada, "title/1", Title(circle=circle, name="Küchentisch", sequence=7)),
+        contact(ben),
+        offer(ben, circle),
+    ]
+
+
+CIRCLE_VECTORS = _statements()
+
+
+def _messages() -> list[CircleRequest | CircleReply]:
+    """One of each kind."""
+    circle, ben = CIRCLE_VECTORS[0].signed.digest, person(1)
+    names = b"".join(record.name[:16] for record in CIRCLE_VECTORS)
+    joiner = contact(ben).signed
+    proof = hashlib.sha256(b"proof").digest()
+    return [
+        Hello(name="Ada", version="0.1.0", now=NOW, observed="192.0.2.1:4433"),
+        Ping(number=1 << 40),
+        Observe(),
+        Observed(address="[2001:db8::1]:4433"),
+        Join(circle=circle, invite=nonce(1), inviter=person(0).id, joiner=ben.id, contact=joiner, proof=proof),
+        Joined(records=CIRCLE_VECTORS[:2]),
+        Digests(circle=circle, bits=1, hashes=bytes(range(16))),
+        Summaries(buckets=[0, 1], names=names),
+        Delta(circle=circle, records=CIRCLE_VECTORS, wants=names),
+        Introduce(circle=circle, peer=ben.id),
+        Introduced(circle=circle, peer=ben.id, addresses=["192.0.2.1:4433"], relay="https://relay.example.org"),
+        Bye(),
+        Done(),
+        Refused(code="busy", reason="Later."),
+    ]
+
+
+MESSAGE_VECTORS = _messages()

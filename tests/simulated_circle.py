@@ -263,8 +263,8 @@ class Circle:
 def spread(nodes: int, kept: int, seed: int = 0) -> tuple[NDArray[np.float64], float]:
     """Coarser, for very large circles: when those who keep it hear of one record (s), and copies sent per keeper.
 
-    Nodes stand on a ring in the order of their keys. Each keeps the records of the `kept * 3 / 4` around it; all but one
-    of its outgoing links go to somebody in the nearer half of those, one goes anywhere. Time runs in steps of one
+    Nodes stand on a ring in the order of their keys. Each keeps the records of the `kept * 3 / 4` around it; all but
+    one of its outgoing links go to somebody in the nearer half of those, one goes anywhere. Time runs in steps of one
     hop: `PUSH_S` and a mean delay.
     """
     chance = np.random.default_rng(seed)
