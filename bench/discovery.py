@@ -23,8 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from loopback.test_dht import network
-from loopback.test_lan import machine, some_id
+from finding import machine, network, some_id
 from netns import lan
 from pares.circle.dht import SALT
 from pares.wire.signing import Identity

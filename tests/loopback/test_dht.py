@@ -6,86 +6,22 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-import libtorrent
 import pytest
 
+from finding import DhtNode, network
 from netns import lan
 from pares.circle.dht import SALT, Directory
-from pares.transport.bittorrent_process import BitTorrent, Settings
 from pares.wire.messages import Contact
 from pares.wire.signing import Identity
 
 NODES = 6
 
 
-class Node:
-    """A BitTorrent process of its own address on loopback, with waiting for what it says."""
-
-    def __init__(self, directory: Path, number: int) -> None:
-        self.address = f"127.77.0.{number}"
-        self.state = directory / f"{number}.dht"
-        self._moved = asyncio.Event()
-        self.torrent = BitTorrent(
-            Settings(self.state, addresses=(self.address,), private=True), on_change=self._moved.set
-        )
-
-    async def __aenter__(self) -> Node:
-        self._life = asyncio.create_task(self.torrent.run())
-        self._use = ExitStack()
-        self._use.enter_context(self.torrent.used())
-        return self
-
-    def stop(self) -> None:
-        """Let nothing start again."""
-        self._use.close()
-
-    async def __aexit__(self, *_: object) -> None:
-        self.stop()
-        self._life.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._life
-
-    async def until(self, holds: Callable[[BitTorrent], bool], *, timeout_s: float = 15) -> None:
-        async with asyncio.timeout(timeout_s):
-            while not holds(self.torrent):
-                self._moved.clear()
-                await self._moved.wait()
-
-    @property
-    def endpoint(self) -> tuple[str, int]:
-        return self.address, self.torrent.port
-
-    def remembered(self) -> tuple[bytes, set[bytes]]:
-        """Id and nodes in the state file."""
-        state: Any = libtorrent.bdecode(self.state.read_bytes())
-        dht = state[b"dht state"]
-        return dht[b"node-id"][0][:20], set(dht.get(b"nodes", []))
-
-
-@asynccontextmanager
-async def network(directory: Path, size: int = NODES) -> AsyncIterator[list[Node]]:
-    """Nodes who were told of each other."""
-    nodes = [Node(directory, number) for number in range(1, size + 1)]
-    async with AsyncExitStack() as stack:
-        for node in nodes:
-            await stack.enter_async_context(node)
-        for node in nodes:
-            await node.until(lambda torrent: torrent.port != 0)
-        for node in nodes:
-            node.torrent.add_nodes(other.endpoint for other in nodes if other is not node)
-        for node in nodes:
-            await node.until(lambda torrent: torrent.status.nodes == size - 1)
-        yield nodes
-
-
 async def test_what_one_puts_another_finds_and_the_newer_wins(tmp_path: Path) -> None:
     author = Identity(os.urandom(32))
-    async with network(tmp_path) as (writer, other, *_, reader):
+    async with network(tmp_path, NODES) as (writer, other, *_, reader):
         assert await reader.torrent.get(author.id, SALT, timeout_s=5) is None
         assert await writer.torrent.put(author, SALT, b"first", timeout_s=5) >= 3
         first = await reader.torrent.get(author.id, SALT, timeout_s=5)
@@ -124,7 +60,7 @@ async def test_a_node_that_moved_is_found_at_its_new_address(tmp_path: Path) -> 
 
 async def test_half_of_the_nodes_killed_loses_no_item(tmp_path: Path) -> None:
     author = Identity(os.urandom(32))
-    async with network(tmp_path) as nodes:
+    async with network(tmp_path, NODES) as nodes:
         assert await nodes[0].torrent.put(author, SALT, b"still here", timeout_s=5) >= 3
         for node in nodes[: NODES // 2]:
             pid = node.torrent.pid
@@ -139,7 +75,7 @@ async def test_half_of_the_nodes_killed_loses_no_item(tmp_path: Path) -> None:
 
 async def test_a_killed_process_comes_back_with_its_id_its_nodes_its_port_and_what_was_asked(tmp_path: Path) -> None:
     author = Identity(os.urandom(32))
-    async with network(tmp_path) as nodes:
+    async with network(tmp_path, NODES) as nodes:
         victim = nodes[-1]
         torrent = victim.torrent
         assert await torrent.save(timeout_s=5)
@@ -160,21 +96,21 @@ async def test_a_killed_process_comes_back_with_its_id_its_nodes_its_port_and_wh
 
 
 async def test_state_survives_the_node_and_rubbish_in_its_file_does_not_hurt(tmp_path: Path) -> None:
-    node = Node(tmp_path, 1)
+    node = DhtNode(tmp_path, 1)
     async with node:
         assert await node.torrent.save(timeout_s=15)
     identity, _ = node.remembered()
-    async with Node(tmp_path, 1) as again:
+    async with DhtNode(tmp_path, 1) as again:
         assert await again.torrent.save(timeout_s=15)
     assert again.remembered()[0] == identity
     node.state.write_bytes(b"d9:dht stated7:node-idl26:" + os.urandom(500))
-    async with Node(tmp_path, 1) as fresh:
+    async with DhtNode(tmp_path, 1) as fresh:
         assert await fresh.torrent.save(timeout_s=15)
     assert fresh.remembered()[0] != identity
 
 
 async def test_there_is_a_process_only_while_it_is_used_and_none_is_left_over(tmp_path: Path) -> None:
-    node = Node(tmp_path, 1)
+    node = DhtNode(tmp_path, 1)
     torrent = node.torrent
     life = asyncio.create_task(torrent.run())
     pids: set[int | None] = set()
@@ -198,7 +134,7 @@ async def test_there_is_a_process_only_while_it_is_used_and_none_is_left_over(tm
 
 async def test_without_other_nodes_every_wait_still_ends(tmp_path: Path) -> None:
     author = Identity(os.urandom(32))
-    async with Node(tmp_path, 1) as lonely:
+    async with DhtNode(tmp_path, 1) as lonely:
         await lonely.until(lambda torrent: torrent.port != 0)
         async with asyncio.timeout(5):
             assert await lonely.torrent.get(author.id, SALT, timeout_s=1) is None

@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from zeroconf import ServiceInfo
 from zeroconf._protocol.outgoing import DNSOutgoing
 from zeroconf.const import _FLAGS_AA, _FLAGS_QR_RESPONSE
 
-from netns import Namespace, lan
+from finding import machine, some_id
+from netns import lan
 from pares.circle.lan import SERVICE, Lan, Limits
 from pares.wire.signing import PeerId
 
 LOOPBACK = "127.0.0.1"
 FOUND_S = 3.0
-
-NODE = """
-import asyncio, sys, time
-from pares.circle.lan import Lan, _own_addresses
-from pares.wire.signing import PeerId
-
-me, friend, port = PeerId(bytes.fromhex(sys.argv[1])), PeerId(bytes.fromhex(sys.argv[2])), sys.argv[3]
-
-async def main():
-    found = asyncio.Event()
-    def seen(peer, addresses):
-        print(time.monotonic(), peer.hex(), *addresses, flush=True)
-        found.set()
-    def addresses():
-        return [f"{address}:{port}" for address in _own_addresses()]
-    node = Lan(me, addresses, wanted=lambda peer: peer == friend, seen=seen)
-    async with asyncio.TaskGroup() as tasks:
-        print(time.monotonic(), "began", flush=True)
-        life = tasks.create_task(node.run())
-        await asyncio.to_thread(sys.stdin.read)
-        life.cancel()
-
-asyncio.run(main())
-"""
 
 
 class Node:
@@ -72,10 +48,6 @@ class Node:
     async def finds(self) -> tuple[PeerId, tuple[str, ...]]:
         async with asyncio.timeout(10):
             return await self.found.get()
-
-
-def some_id() -> PeerId:
-    return PeerId(os.urandom(32))
 
 
 async def test_two_on_loopback_find_each_other_and_notice_a_new_port_and_a_goodbye() -> None:
@@ -121,16 +93,6 @@ def test_two_machines_on_one_network_find_each_other_within_three_seconds_and_ag
             other.readdress("10.77.0.9")
             _, peer, address, *_ = next(first)
             assert (peer, address) == (theirs.hex(), "10.77.0.9:4434")
-
-
-@contextmanager
-def machine(where: Namespace, me: PeerId, friend: PeerId, port: int) -> Iterator[Iterator[list[str]]]:
-    """A node inside a namespace: when it began, then when it saw whom and where, as lines of words."""
-    with where.python("-c", NODE, me.hex(), friend.hex(), str(port), stdin=-1) as process:
-        assert process.stdout is not None
-        yield (line.split() for line in process.stdout)
-        process.communicate(timeout=10)
-    assert process.returncode == 0
 
 
 def false_record(number: int) -> list[bytes]:

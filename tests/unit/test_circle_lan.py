@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pares.circle.lan import ADDRESSES, Limits, Sightings
+from pares.circle.lan import ADDRESSES, Limits, Sightings, _announced
 from pares.wire.signing import PeerId
 
 FRIEND = PeerId(b"f" * 32)
@@ -65,3 +66,33 @@ def test_a_friend_is_reported_again_only_at_a_new_address() -> None:
     assert table.where(FRIEND, 2) == ()
     assert table.saw(FRIEND, ["10.0.0.1:1"], 3)
     assert table.where(FRIEND, 3 + Limits().ttl_s) == ()
+
+
+def test_false_goodbyes_do_not_raise_the_number_of_reports() -> None:
+    table = Sightings(is_friend)
+    reports = 0
+    for second in range(50):
+        reports += table.saw(FRIEND, ["10.0.0.1:1"], second)
+        table.gone(FRIEND.hex()[:16])
+    assert reports == Limits().reports
+
+
+@pytest.mark.parametrize(
+    ("address", "there", "on_loopback"),
+    [
+        ("192.168.1.2:4433", True, True),
+        ("169.254.1.2:4433", True, True),
+        ("127.0.0.1:4433", False, True),
+        ("8.8.8.8:53", False, False),
+        ("224.0.0.251:5353", False, False),
+        ("0.0.0.0:1", False, False),
+        ("255.255.255.255:1", False, False),
+        ("[fe80::1]:1", False, False),
+        ("host.example:1", False, False),
+    ],
+)
+def test_only_addresses_of_a_local_network_are_announced_and_believed(
+    address: str, there: bool, on_loopback: bool
+) -> None:
+    assert _announced(address, loopback=False) == there
+    assert _announced(address, loopback=True) == on_loopback

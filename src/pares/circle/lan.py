@@ -51,6 +51,8 @@ class Limits:
 @dataclass(slots=True)
 class _Sighting:
     at: float
+    wanted: bool = False
+    """Whether it is of a peer we look for, as of then."""
     addresses: tuple[str, ...] = ()
     hosts: frozenset[str] = frozenset()
     reported: list[float] = field(default_factory=list)
@@ -75,24 +77,27 @@ class Sightings:
         """Take a record in. Whether it is to be reported: new addresses of a peer we look for, not too often."""
         self._expire(now)
         old = self._seen.get(peer)
-        fresh = tuple(a for a in addresses[:ADDRESSES] if self._may_claim(a, peer))
+        wanted = self._wanted(peer)
+        # A friend may always claim an address, else strangers could use up its places.
+        fresh = tuple(a for a in addresses[:ADDRESSES] if wanted or self._may_claim(a, peer))
         if not fresh:
             return False
         if old is None:
-            if len(self._seen) >= self._limits.peers and not self._make_place(peer):
+            if len(self._seen) >= self._limits.peers and not self._make_place(wanted=wanted):
                 return False
             old = self._seen[peer] = _Sighting(now)
         changed = not set(fresh) <= set(old.addresses)
         old.addresses = tuple(dict.fromkeys(fresh + old.addresses))[:ADDRESSES]
         old.hosts = frozenset(map(_host, old.addresses))
-        old.at = now
+        old.at, old.wanted = now, wanted
         self._seen.move_to_end(peer)
-        return changed and self._wanted(peer) and self._may_report(old, now)
+        return changed and wanted and self._may_report(old, now)
 
     def gone(self, name: str) -> None:
         """The peer whose record has this name said goodbye, or somebody for it."""
-        for peer in [peer for peer in self._seen if _name(peer) == name]:
-            del self._seen[peer]
+        for peer, sighting in self._seen.items():
+            if _name(peer) == name:  # how often it was reported stays: goodbyes can be false as well
+                sighting.addresses, sighting.hosts = (), frozenset()
 
     def where(self, peer: PeerId, now: float) -> tuple[str, ...]:
         """Its addresses, the latest first; empty if it was not seen."""
@@ -108,15 +113,13 @@ class Sightings:
             del self._seen[peer]
 
     def _may_claim(self, address: str, peer: PeerId) -> bool:
-        if self._wanted(peer):  # else strangers could use up the places of a friend's address
-            return True
         host = _host(address)
         others = sum(host in sighting.hosts for other, sighting in self._seen.items() if other != peer)
         return others < self._limits.peers_per_address
 
-    def _make_place(self, for_peer: PeerId) -> bool:
-        victim = next((peer for peer in self._seen if not self._wanted(peer)), None)
-        if victim is None and self._wanted(for_peer):
+    def _make_place(self, *, wanted: bool) -> bool:
+        victim = next((peer for peer, sighting in self._seen.items() if not sighting.wanted), None)
+        if victim is None and wanted:
             victim = next(iter(self._seen))
         if victim is not None:
             del self._seen[victim]
@@ -282,12 +285,16 @@ def _id_of(info: AsyncServiceInfo) -> PeerId | None:
 
 
 def _announced(address: str, *, loopback: bool) -> bool:
-    """Whether an address means anything to others on the network: unicast IPv4, and loopback only if asked for."""
+    """Whether an address belongs on a local network: unicast IPv4, and loopback only if asked for.
+
+    Never one of the public internet: false records must not make nodes knock at strangers' doors.
+    """
     try:
         host = ipaddress.IPv4Address(_host(address))
     except ValueError:
         return False
-    return not (host.is_unspecified or host.is_multicast or host.is_reserved) and host.is_loopback <= loopback
+    impossible = host.is_global or host.is_unspecified or host.is_multicast or host.is_reserved
+    return not impossible and host.is_loopback <= loopback
 
 
 def _host(address: str) -> str:

@@ -83,7 +83,7 @@ class BitTorrent:
     """The session as the rooms see it. `run` is its life; the process exists only inside of `used`.
 
     Requests made before the process is up, or while it dies, are not lost: they wait, up to their deadline.
-    `on_change`: `status`, `port` or `pid` moved.
+    `on_change`: the number of nodes, `port` or `pid` moved.
     """
 
     def __init__(self, settings: Settings, *, on_change: Callable[[], None] = lambda: None) -> None:
@@ -275,8 +275,10 @@ class BitTorrent:
                 self._on_change()
                 return
             case pipe.Status():
+                moved = message.nodes != self.status.nodes
                 self.status = message
-                self._on_change()
+                if moved:
+                    self._on_change()
                 return
         waiting = self._waiting.get(message.id)
         if waiting is None:
