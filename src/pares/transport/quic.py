@@ -38,7 +38,8 @@ READ_AHEAD = 16 * 1024
 """Bytes asked for when fewer are needed: a frame's size and its body come in one call."""
 UNREAD = 64 * 2**20
 """Bytes of one connection that may lie here unread, about; see `Meter`."""
-CLOSE_S = 0.8
+CLOSE_S = 0.4
+"""For telling the peers, and again for ending what is under way."""
 RELAY_QUIC_PORT = 7842
 """Where relays with a certificate tell us our public address (iroh's own default)."""
 
@@ -279,9 +280,10 @@ class QuicTransport:
             log.debug("the endpoint did not close within %s s", CLOSE_S)
         self._arrived.put_nowait(None)
         keeper = self._keeper
-        keeper.cancel()
-        await asyncio.wait([keeper])
-        # The port is free when the last reference is gone, not before; a task keeps the frames it was cancelled in.
+        if not (await asyncio.wait([keeper], timeout=CLOSE_S))[0]:
+            keeper.cancel()
+            await asyncio.wait([keeper])
+        # The port is free when the last reference is gone, not before.
         del self._endpoint, self._keeper, self._tasks
         if not keeper.cancelled() and (failure := keeper.exception()):
             raise failure
@@ -304,11 +306,13 @@ class QuicTransport:
                 peer = iroh.EndpointId.from_bytes(where.peer)
                 address = iroh.EndpointAddr(peer, relay, addresses)
                 connection = await self._endpoint.connect(address, protocol.encode())
+            made = QuicConnection(self, connection, outgoing=True)
         except TimeoutError:
             raise Unreachable(f"{name} did not answer within {timeout_s:g} s.") from None
         except iroh.IrohError as error:
             raise Unreachable(f"{name} cannot be reached: {refusal(error.message())}.") from None
-        made = QuicConnection(self, connection, outgoing=True)
+        if self._closed:
+            raise Disconnected("This node is stopping.")
         self.run(self._watch(made))
         return made
 
@@ -338,8 +342,9 @@ class QuicTransport:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 running.set_result(None)
-                self._tasks.create_task(self._bound_memory())
+                bounding = self._tasks.create_task(self._bound_memory())
                 await self._take_all()
+                bounding.cancel()
         finally:
             self._closed = True
             self._arrived.put_nowait(None)
