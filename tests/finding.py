@@ -23,10 +23,8 @@ from pares.wire.signing import PeerId
 me, friend, port = PeerId(bytes.fromhex(sys.argv[1])), PeerId(bytes.fromhex(sys.argv[2])), sys.argv[3]
 
 async def main():
-    found = asyncio.Event()
     def seen(peer, addresses):
         print(time.monotonic(), peer.hex(), *addresses, flush=True)
-        found.set()
     def addresses():
         return [f"{address}:{port}" for address in _own_addresses()]
     node = Lan(me, addresses, wanted=lambda peer: peer == friend, seen=seen)
