@@ -177,8 +177,8 @@ class Circle:
         if other not in node.links:
             self.bytes += 2 * 2 * HANDSHAKE
             far.links.setdefault(number, False)
-            far.gossip.link(node.identity.id, self.now)
-            node.gossip.link(far.identity.id, self.now)
+            far.gossip.link(node.identity.id)
+            node.gossip.link(far.identity.id)
         node.links[other] = True
 
     def _cut(self, number: int, other: int) -> None:

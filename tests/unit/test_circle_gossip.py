@@ -143,7 +143,7 @@ def test_own_records_get_rising_sequences() -> None:
 def linked(side: Gossip, count: int) -> list[PeerId]:
     peers = [person(number).id for number in range(1, count + 1)]
     for peer in peers:
-        side.link(peer, NOW)
+        side.link(peer)
     return peers
 
 
@@ -190,7 +190,8 @@ def test_a_link_has_a_budget_in_each_direction(monkeypatch: pytest.MonkeyPatch) 
     flood = Delta(circle=CIRCLE, records=[contact(BEN, LATER + n) for n in range(20)])
     assert side.take(peer, flood, NOW) == []
     side.unlink(peer)
-    side.link(peer, NOW)
+    side.link(peer)
+    assert side.take(peer, flood, NOW) == []
 
 
 @pytest.mark.parametrize(("bits", "hashes"), [(2, bytes(8)), (0, b""), (0, bytes(7))])

@@ -216,6 +216,14 @@ def test_bounds_refuse_with_a_reason_and_give_up_what_follows_from_nothing(monke
     assert state.refused["too many revocations by one signer"] == 1
 
 
+def test_nobody_alone_uses_up_what_others_may_say_of_a_member() -> None:
+    state = circle(*invites("AB"))
+    junk = [invitation(BEN, CEM, CIRCLE, "guest", number) for number in range(100)]
+    assert sum(map(state.add, junk)) == rules.CERTIFICATES_OF_PAIR
+    assert state.add(invites("AC")[0])
+    assert state.role_of(CEM.id) == "member"
+
+
 def pool() -> list[Record]:
     """All sorts of statements of six people, useful and not."""
     certificates = [

@@ -163,7 +163,7 @@ def test_a_body_over_the_limit_of_its_label_is_not_even_verified() -> None:
 def test_whatever_decodes_leaves_gossip_whole(body: bytes) -> None:
     gossip = Gossip(Store(CIRCLE_VECTORS[0], me=person(0).id, secret=b""))
     peer = person(1).id
-    gossip.link(peer, NOW)
+    gossip.link(peer)
     try:
         message = decoded(body, CircleRequest | CircleReply)  # type: ignore[arg-type]  # a union decodes as well
         if isinstance(message, Digests):

@@ -9,8 +9,8 @@ A node compares itself with one link at a time, every `PERIOD_S`, and with a new
     news = gossip.take(peer, back, now)              and once more if `unfinished(delta, back)`
 
 Equal stores cost one hash per bucket. What is new (`news`) is queued for `FANOUT` links, which differ from record to
-record, and goes out with `pushes()`; it is a Delta without wants. Every link has a budget in each direction: what
-exceeds it is not sent, or not looked at, and left to a later comparison.
+record, and goes out with `pushes()`; it is a Delta without wants. Every peer has a budget in each direction, whether
+linked or not: what exceeds it is not sent, or not looked at, and left to a later comparison.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 from pares.circle.records import NOT_KEPT, PREFIX, Store
 from pares.circle.relay_limits import Bucket
@@ -34,9 +35,13 @@ NAMES = 8_000
 """Names in one answer, at most; other buckets wait for the next comparison."""
 BUDGET_PER_S = 1_024
 BUDGET_BURST = 2 * 1024 * 1024
-"""Bytes per link and direction: a burst, enough for joining a large circle, then so many per second."""
+"""Bytes per peer and direction: a burst, enough for joining a large circle, then so many per second."""
+BUDGETS = 1_024
+"""Above so many, those that are full again are forgotten."""
 QUEUE = 1_024
 OVERHEAD = 64
+
+Direction = Literal["in", "out"]
 
 _ORDER = {label: number for number, label in enumerate(STATEMENTS)}
 """Statements of membership go first: the others count only if their signers belong."""
@@ -44,8 +49,6 @@ _ORDER = {label: number for number, label in enumerate(STATEMENTS)}
 
 @dataclass(slots=True)
 class _Link:
-    incoming: Bucket
-    outgoing: Bucket
     compared: float = -1.0
     """When it was last chosen for a comparison; negative: never."""
     queue: dict[bytes, Entry] = field(default_factory=dict)
@@ -58,11 +61,11 @@ class Gossip:
         self.store = store
         self._links: dict[PeerId, _Link] = {}
         self._compared = 0.0
+        self._budgets: dict[tuple[PeerId, Direction], Bucket] = {}
 
-    def link(self, peer: PeerId, now: float) -> None:
-        """From now on there is a link with this member. A peer that comes back gets no new budget by that."""
-        if peer not in self._links:
-            self._links[peer] = _Link(_budget(now), _budget(now))
+    def link(self, peer: PeerId) -> None:
+        """From now on there is a link with this member."""
+        self._links.setdefault(peer, _Link())
 
     def unlink(self, peer: PeerId) -> None:
         self._links.pop(peer, None)
@@ -93,7 +96,7 @@ class Gossip:
                     break
                 buckets.append(bucket)
                 names += found
-        if not self._pays(peer, OVERHEAD + PREFIX * len(names), now):
+        if not self._budget(peer, "out", now).try_take(OVERHEAD + PREFIX * len(names), now):
             return Refused(code="busy", reason="You compare more often than this node can answer.")
         return Summaries(buckets=buckets, names=b"".join(names))
 
@@ -117,14 +120,13 @@ class Gossip:
         news = self.take(peer, message, now)
         found = (entry for prefix in wanted if (entry := self.store.get(prefix)) is not None)
         records = _fitting(found, DELTA_BYTES)
-        if not self._pays(peer, OVERHEAD + sum(map(_size, records)), now):
+        if not self._pays(peer, "out", records, now):
             records = []
         return Delta(circle=message.circle, records=records), news
 
     def take(self, peer: PeerId, message: Delta, now: float) -> list[Entry]:
         """Add a peer's records; those that are new go on to other links. Raises ProtocolError."""
-        link = self._links.get(peer)
-        if link and not link.incoming.try_take(OVERHEAD + sum(map(_size, message.records)), now):
+        if not self._pays(peer, "in", message.records, now):
             return []
         news = []
         for record in sorted(message.records, key=lambda record: _ORDER[record.label]):
@@ -157,23 +159,24 @@ class Gossip:
                 continue
             records = _fitting((entry for prefix, entry in link.queue.items() if prefix in self.store), DELTA_BYTES)
             link.queue.clear()
-            if records and link.outgoing.try_take(OVERHEAD + sum(map(_size, records)), now):
+            if records and self._pays(peer, "out", records, now):
                 ready[peer] = Delta(circle=self.store.membership.circle, records=records)
         return ready
 
-    def _pays(self, peer: PeerId, size: int, now: float) -> bool:
-        link = self._links.get(peer)
-        return link is None or link.outgoing.try_take(size, now)
+    def _pays(self, peer: PeerId, direction: Direction, records: Iterable[Record], now: float) -> bool:
+        size = OVERHEAD + sum(len(record.signed.body) + 160 for record in records)
+        return self._budget(peer, direction, now).try_take(size, now)
+
+    def _budget(self, peer: PeerId, direction: Direction, now: float) -> Bucket:
+        if (peer, direction) not in self._budgets and len(self._budgets) >= BUDGETS:
+            self._budgets = {key: budget for key, budget in self._budgets.items() if not budget.full(now)}
+        return self._budgets.setdefault((peer, direction), Bucket(BUDGET_PER_S, BUDGET_BURST, now))
 
 
 def unfinished(sent: Delta, answer: Delta) -> bool:
     """Whether to compare again at once, because not all fitted. Not more than 64 times in a row."""
     wanted = len(sent.wants) // PREFIX
     return wanted == RECORDS or len(sent.records) == RECORDS or 0 < len(answer.records) < wanted
-
-
-def _budget(now: float) -> Bucket:
-    return Bucket(BUDGET_PER_S, BUDGET_BURST, now)
 
 
 def _hashes(message: Digests) -> list[bytes]:
@@ -187,10 +190,6 @@ def _prefixes(names: bytes) -> list[bytes]:
     if len(names) % PREFIX:
         raise ProtocolError(f"{len(names)} bytes of names came; a name has {PREFIX}.")
     return [names[at : at + PREFIX] for at in range(0, len(names), PREFIX)]
-
-
-def _size(record: Record) -> int:
-    return len(record.signed.body) + 160
 
 
 def _fitting(entries: Iterable[Entry], most: int) -> list[Record]:

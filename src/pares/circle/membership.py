@@ -40,6 +40,8 @@ CERTIFICATES_EACH = 768
 """By one signer. Together with its revocations, as many as a revocation can keep."""
 CERTIFICATES_OF_ONE = 64
 """Of one member: as many as one revocation can name."""
+CERTIFICATES_OF_PAIR = 8
+"""By one signer, of one member: nobody alone uses up what others may say of a member."""
 REVOCATIONS = 2_048
 REVOCATIONS_EACH = 256
 
@@ -105,13 +107,14 @@ class Membership:
         self._title: Entry | None = None
         self._per_signer: Counter[tuple[PeerId, str]] = Counter()
         self._per_member: Counter[PeerId] = Counter()
+        self._per_pair: Counter[tuple[PeerId, PeerId]] = Counter()
         self._roster: _Roster | None = None
 
     def copy(self) -> Membership:
         """An independent set of the same statements."""
         twin = Membership.__new__(Membership)
         twin.__dict__.update(self.__dict__)
-        for name in ("refused", "_certificates", "_revocations", "_per_signer", "_per_member"):
+        for name in ("refused", "_certificates", "_revocations", "_per_signer", "_per_member", "_per_pair"):
             setattr(twin, name, getattr(self, name).copy())
         return twin
 
@@ -221,8 +224,7 @@ class Membership:
                 self.refused[reason] += 1
                 return False, gone
         self._certificates[entry.name] = entry
-        self._per_signer[entry.by, "certificate/1"] += 1
-        self._per_member[PeerId(certificate.member)] += 1
+        self._count(entry, 1)
         self._roster = None
         return True, gone
 
@@ -233,7 +235,15 @@ class Membership:
             return "too many certificates by one signer"
         if self._per_member[member] >= CERTIFICATES_OF_ONE:
             return "too many certificates of one member"
+        if self._per_pair[signer, member] >= CERTIFICATES_OF_PAIR:
+            return "too many certificates of one member by one signer"
         return ""
+
+    def _count(self, entry: Entry, change: int) -> None:
+        member = PeerId(as_kind(entry, Certificate).member)
+        self._per_signer[entry.by, "certificate/1"] += change
+        self._per_member[member] += change
+        self._per_pair[entry.by, member] += change
 
     def _drop_orphans(self) -> tuple[Entry, ...]:
         reached = self._decided().reached
@@ -244,8 +254,7 @@ class Membership:
         gone = tuple(certificates)
         for entry in gone:
             del self._certificates[entry.name]
-            self._per_signer[entry.by, "certificate/1"] -= 1
-            self._per_member[PeerId(as_kind(entry, Certificate).member)] -= 1
+            self._count(entry, -1)
         if gone:
             self._roster = None
         return gone
