@@ -57,7 +57,7 @@ class Switchboard:
         self._on_change = on_change
         self._links: dict[tuple[PeerId, str], Connection] = {}
         self._adopted: dict[tuple[PeerId, str], float] = {}
-        self._dialling: dict[tuple[PeerId, str], asyncio.Task[Connection]] = {}
+        self._dialling: dict[tuple[PeerId, str], asyncio.Task[Connection | RemoteError]] = {}
         self._punished: dict[PeerId, float] = {}
         self._tasks = asyncio.TaskGroup()
         self._open: Counter[PeerId] = Counter()
@@ -102,9 +102,10 @@ class Switchboard:
             raise Unreachable(f"{where.peer.hex()[:8]} did not answer within {timeout_s:.0f} s.")
         if task.cancelled():
             raise Unreachable("The node is stopping.")
-        if (error := task.exception()) is not None:
-            raise error
-        return task.result()
+        found = task.result()
+        if isinstance(found, RemoteError):
+            raise Unreachable(found.message)
+        return found
 
     def drop(self, peer: PeerId, reason: str) -> None:
         """Close all connections with a peer."""
@@ -121,11 +122,12 @@ class Switchboard:
 
     # Connections
 
-    async def _dial(self, where: Where, protocol: str, timeout_s: float) -> Connection:
+    async def _dial(self, where: Where, protocol: str, timeout_s: float) -> Connection | RemoteError:
+        """A failure is a result: raised in a task, it would end all others of its group."""
         try:
             return self._adopt(await self.transport.connect(where, protocol, timeout_s=timeout_s))
-        except Disconnected as error:
-            raise Unreachable(error.message) from error
+        except (Unreachable, Disconnected) as error:
+            return error
 
     async def _accept(self) -> None:
         with contextlib.suppress(Disconnected):
