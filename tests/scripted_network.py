@@ -85,7 +85,6 @@ class ScriptedNetwork:
         self.all_peers: dict[str, Peer] = {}
         self.links: dict[str, JoinPreview] = {}
         self.refusal: ParesError | None = None
-        """What the next attempts to join end with."""
         self.answering = asyncio.Event()
         """Cleared by a test that wants joining to take long."""
         self.answering.set()
@@ -176,9 +175,8 @@ class ScriptedNetwork:
         await self.answering.wait()
         if self.refusal:
             raise self.refusal
-        circle = self._add(shown.name, shown.inviter, shown.role, open_=shown.open, internet=True, id_=shown.circle)
-        self.meets(shown.inviter.name, "direct", rtt_ms=8.4)
-        return Joined(self._told(circle), 0.4)
+        self.joins(link)
+        return Joined(self._told(self._circle(shown.circle)), 0.4)
 
     async def peers(self) -> Sequence[Peer]:
         return tuple(self.all_peers.values())
@@ -197,6 +195,20 @@ class ScriptedNetwork:
         return msgspec.structs.replace(self.stands, peers_online=self._peers_online())
 
     # How the world moves
+
+    def founds(self, title: str) -> str:
+        """This node has a circle of its own; its id."""
+        return self._add(title, self.me, "founder", open_=False, internet=True).id
+
+    def joins(self, link: str) -> None:
+        """This node has joined by a link that was offered."""
+        shown = self.links[link]
+        self._add(shown.name, shown.inviter, shown.role, open_=shown.open, internet=True, id_=shown.circle)
+        self.meets(shown.inviter.name)
+
+    def refuses(self, error: ParesError | None) -> None:
+        """What the next attempts to join end with."""
+        self.refusal = error
 
     def meets(self, name: str, path: PathKind = "direct", **facts: Any) -> str:  # noqa: ANN401 (fields of a Peer)
         """Somebody of that name answers that way, or with no path is gone. Returns their key."""

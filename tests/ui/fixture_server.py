@@ -207,7 +207,7 @@ class PageNode:
         for name, row in self.node.in_memory.items():
             self.node.in_memory[name] = msgspec.structs.replace(row, waiting=waiting)
 
-    def world(self, move: Callable[[ScriptedNetwork], T]) -> T:
+    def move(self, move: Callable[[ScriptedNetwork], T]) -> T:
         """Do something to the network in the node's own thread; what it returned."""
 
         async def moved() -> T:

@@ -15,6 +15,7 @@ SCREENS = (
     "models",
     "models/catalogue",
     "models/downloads",
+    "network",
     "inspect",
     "settings",
     "settings/tools",

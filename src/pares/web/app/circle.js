@@ -73,7 +73,7 @@ function Members({ detail, onChange }) {
     onChange();
   };
   return html`
-    <section aria-label=${t("circle.members_title")}><h2>${t("circle.members_title")}</h2>
+    <section><h2>${t("circle.members_title")}</h2>
       ${detail.members.length === 1 && html`<p class="lead">${t("circle.alone")}</p>`}
       <div class="scroll" tabindex="0" role="region" aria-label=${t("circle.members_title")}>
         <table class="grid people">
