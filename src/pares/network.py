@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +37,7 @@ from pares.transport.bittorrent_process import Settings as BitTorrentSettings
 from pares.transport.link import ip_of
 from pares.transport.quic import QuicTransport
 from pares.transport.settings import Settings as TransportSettings
-from pares.wire.messages import CIRCLE
+from pares.wire.messages import CIRCLE, Contact
 from pares.wire.signing import Identity, PeerId
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class Network:
             )
             self._bittorrent = BitTorrent(settings, on_change=lambda: self._note("network"))
             self._directory = Directory(self._bittorrent, self.identity, now=time.time, local=self._circle.dht_private)
-            network.dht = self._directory.lookup
+            network.dht = _newer(self._directory)
             gathering.publish = self._directory.publish
             stack.callback(tasks.create_task(self._bittorrent.run(), name="bittorrent").cancel)
             stack.callback(tasks.create_task(self._directory.run(), name="dht").cancel)
@@ -422,7 +422,13 @@ class Network:
         network = self.circles_here.network
         if self.circles_here.book.blocked(peer):
             return "You blocked it."
-        return network.reasons.get(peer, "It has not been reached yet.") if network else "This node is offline."
+        if network is None:
+            return "This node is offline."
+        now = time.time()
+        lately = [offer for c in self.circles_here.book.with_peer(peer) if (offer := c.store.offer(peer, now))]
+        if lately and peer not in network.reasons:
+            return "It was there lately; in a large circle a node is connected with some of the members only."
+        return network.reasons.get(peer, "It has not been reached yet.")
 
     def _offers(self, peer: PeerId) -> tuple[str, ...]:
         found = []
@@ -516,6 +522,10 @@ _WAY_HINTS: dict[told.Way, str] = {
     "dht": "UDP may be blocked by a firewall here, or no DHT node is known: see `circle.dht_bootstrap`.",
     "relay": "The relay may be off: ask the member who runs it.",
 }
+
+
+def _newer(directory: Directory) -> Callable[[PeerId, int], Awaitable[Contact | None]]:
+    return lambda peer, sequence: directory.lookup(peer, after=sequence)
 
 
 def _peers_check(online: int, known: int) -> Check:

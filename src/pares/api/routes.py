@@ -50,7 +50,7 @@ _ollama = partial(Route, need="infer", answer=Json, any_content_type=True)
 _HERE = "/pares/v1"
 _MODEL = f"{_HERE}/models/{{name:path}}"
 _CONVERSATION = f"{_HERE}/conversations/{{id}}"
-_CIRCLE = f"{_HERE}/circles/{{circle}}"
+_CIRCLE = f"{_HERE}/circles/{{circle:path}}"
 
 CONTROL_ROUTES = (
     _control("POST", f"{_HERE}/login", node.login, "Swap a token for the page's cookie",
@@ -118,16 +118,16 @@ CONTROL_ROUTES = (
              body=network.LinkRequest, answer=network.JoinPreview),
     _control("POST", f"{_HERE}/circles/join", circles.join, "Join by a link, until a member has answered",
              body=network.LinkRequest, answer=network.Joined),
-    _control("GET", _CIRCLE, circles.show, "A circle with its members and invites", answer=network.CircleDetail),
-    _control("PATCH", _CIRCLE, circles.rename, "Rename a circle", body=network.CircleChange, answer=network.Circle),
-    _control("DELETE", _CIRCLE, circles.leave, "Leave a circle", status=204),
     _control("POST", f"{_CIRCLE}/invites", circles.invite, "A link that lets somebody in",
              body=network.InviteRequest, body_required=False, answer=network.Invite, status=201),
     _control("DELETE", f"{_CIRCLE}/invites/{{invite}}", circles.withdraw, "Withdraw an invite", status=204),
-    _control("DELETE", f"{_CIRCLE}/members/{{peer}}", circles.remove, "Remove a member", status=204),
+    _control("DELETE", f"{_CIRCLE}/members/{{peer:path}}", circles.remove, "Remove a member", status=204),
+    _control("GET", _CIRCLE, circles.show, "A circle with its members and invites", answer=network.CircleDetail),
+    _control("PATCH", _CIRCLE, circles.rename, "Rename a circle", body=network.CircleChange, answer=network.Circle),
+    _control("DELETE", _CIRCLE, circles.leave, "Leave a circle", status=204),
     _control("GET", f"{_HERE}/peers", peers.listed, "Peers, asked just now whether they are there",
              answer=network.Peers),
-    _control("PATCH", f"{_HERE}/peers/{{peer}}", peers.change, "Name, block or unblock a peer",
+    _control("PATCH", f"{_HERE}/peers/{{peer:path}}", peers.change, "Name, block or unblock a peer",
              body=network.PeerChange, answer=network.Peer),
     _control("GET", f"{_HERE}/network", peers.network, "How this node stands in the network", answer=network.Network),
     _control("GET", f"{_HERE}/logs", node.logs, "The newest lines of the log", answer=schemas.LogLines,

@@ -98,8 +98,8 @@ class Neighbours:
         self._reaching: dict[PeerId, asyncio.Task[None]] = {}
         self.lan: Callable[[PeerId], Sequence[str]] | None = None
         """Where a peer was seen on the local network; None: that is switched off."""
-        self.dht: Callable[[PeerId], Awaitable[Contact | None]] | None = None
-        """What a peer says of itself in the DHT; None: that is switched off."""
+        self.dht: Callable[[PeerId, int], Awaitable[Contact | None]] | None = None
+        """What a peer says of itself in the DHT, newer than this sequence; None: that is switched off."""
         self.relays: Callable[[], Sequence[str]] = tuple
         """Relays that a peer without one of its own may be connected to."""
         self.observations = Observations()
@@ -313,7 +313,8 @@ class Neighbours:
     async def _by_dht(self, peer: PeerId, attempt: _Attempt) -> Neighbour | None:
         if self.dht is None:
             return None
-        contact = await self.dht(peer)
+        known = self._book.contact(peer)
+        contact = await self.dht(peer, known.sequence if known else -1)
         if contact is None:
             attempt.tried.append("the DHT does not know it")
             self._note("dht", worked=False)
