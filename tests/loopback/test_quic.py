@@ -16,6 +16,8 @@ import psutil
 import pytest
 from iroh import iroh_ffi
 
+from pares.circle.relay import Relay
+from pares.circle.settings import RelaySettings
 from pares.errors import AlreadyRunning
 from pares.transport import quic
 from pares.transport.link import Connection, Disconnected, Stream, Where
@@ -110,7 +112,7 @@ async def hostile() -> AsyncIterator[iroh.Endpoint]:
 async def attack(endpoint: iroh.Endpoint, where: Where, addresses: tuple[str, ...] = ()) -> iroh.Connection | None:
     target = iroh.EndpointAddr(iroh.EndpointId.from_bytes(where.peer), None, list(addresses or where.addresses))
     try:
-        return await asyncio.wait_for(endpoint.connect(target, ECHO.encode()), 10)
+        return await asyncio.wait_for(endpoint.connect(target, ECHO.encode()), 5)
     except (iroh.IrohError, TimeoutError):
         return None
 
@@ -196,6 +198,21 @@ async def test_a_port_is_used_as_set_and_a_taken_one_is_said() -> None:
         async with node(Settings(loopback_only=True, port=port)) as transport:
             assert f"127.0.0.1:{port}" in transport.addresses()
         await asyncio.to_thread(_until, lambda: port not in {used for _, used in _udp()})
+
+
+async def test_a_relay_brings_two_nodes_together_that_know_only_keys_and_goes_out_of_the_way() -> None:
+    settings = RelaySettings(host="127.0.0.1", port=0, handshakes_per_second=1000)
+    async with Relay(settings, allowed=lambda key: True) as relay, node() as a, node() as b:
+        url = f"http://127.0.0.1:{relay.port}"
+        for each in (a, b):
+            each.use_relays([url])
+        near, far = await asyncio.gather(a.connect(Where(b.id, (), url), ECHO, timeout_s=10), b.accept())
+        assert far.observed == ""
+        assert relay.metrics.forwarded_frames > 0
+        stream = await near.open()
+        await stream.send(b"hello")
+        assert await (await far.accept()).receive(5) == b"hello"
+        await asyncio.to_thread(_until, lambda: near.path.kind == far.path.kind == "lan")
 
 
 async def test_what_a_peer_says_at_the_end_is_one_plain_line() -> None:

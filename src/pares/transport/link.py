@@ -72,7 +72,8 @@ def is_lan(address: str) -> bool:
 class Stream(Protocol):
     """Bytes in both directions, in order, with backpressure. One request or one long flow; never used twice.
 
-    Everything raises Disconnected once the other side is gone. A cancelled `receive` may have taken bytes: abort then.
+    Everything raises Disconnected once the other side is gone. A cancelled `receive` may have taken bytes, a cancelled
+    `send` may have sent some: abort then. The other side hears of a stream with its first bytes.
     """
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
