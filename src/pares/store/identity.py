@@ -83,7 +83,7 @@ def import_text(text: str) -> bytes:
     if not version:
         raise BadRequest("This is not the identity of a node.", hint="`pares key export FILE` writes such a file.")
     if version != str(VERSION):
-        raise NotSupported(f"Its format is {version}; this Pares reads {VERSION}.", hint="Use a newer Pares.")
+        raise NotSupported(f"It is in format {version}; this Pares reads {VERSION}.", hint="Use a newer Pares.")
     try:
         seed = bytes.fromhex(told.get("seed", ""))
         whole = Identity(seed).id.hex() == told.get("id", "").lower()
