@@ -119,6 +119,15 @@ def test_who_left_may_be_invited_again() -> None:
     assert not state.removed()
 
 
+def test_leaving_with_a_plan_does_not_outlast_a_removal() -> None:
+    certificates = invites("AB", "AC", "CB", "BD")
+    planned = taken_back(BEN, certificates[0], keeps=certificates[3:])
+    state = circle(*certificates[:3], planned)
+    state.add(revoke(ADA, state, BEN.id, NOW))
+    state.add(certificates[3])
+    assert names(state) == {"A", "C"}
+
+
 def test_certificates_in_a_ring_carry_nobody() -> None:
     assert names(circle(*invites("BC", "CD", "DB"))) == {"A"}
     ring = invites("AB", "BC", "CD", "DB")
@@ -199,7 +208,6 @@ def test_a_chain_has_an_end() -> None:
 def test_bounds_refuse_with_a_reason_and_give_up_what_follows_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "CERTIFICATES", 4)
     monkeypatch.setattr(rules, "CERTIFICATES_EACH", 3)
-    monkeypatch.setattr(rules, "REVOCATIONS_EACH", 1)
     state = circle(*invites("AB", "CD", "DE", "EF"))
     assert state.add(invites("BF")[0])
     assert names(state) == {"A", "B", "F"}
@@ -211,9 +219,21 @@ def test_bounds_refuse_with_a_reason_and_give_up_what_follows_from_nothing(monke
     monkeypatch.setattr(rules, "CERTIFICATES", 9)
     assert not state.add(invites("AE")[0])
     assert state.refused["too many certificates by one signer"] == 1
-    for number in range(2):
-        state.add(signed(FAY, "revocation/1", Revocation(circle=CIRCLE, certificates=[bytes(32)], issued=number)))
-    assert state.refused["too many revocations by one signer"] == 1
+
+
+def test_strangers_cannot_use_up_the_room_for_revocations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "REVOCATIONS", 3)
+    certificates = invites("AB", "BC", "CD")
+    state = circle(*certificates)
+    for number, who in enumerate((EVE, FAY, EVE)):
+        state.add(signed(who, "revocation/1", Revocation(circle=CIRCLE, certificates=[bytes(32)], issued=number)))
+    assert state.add(taken_back(DAN, certificates[2]))
+    assert names(state) == {"A", "B", "C"}
+    for number in range(9):
+        state.add(signed(BEN, "revocation/1", Revocation(circle=CIRCLE, certificates=[bytes(32)], issued=number)))
+    assert state.refused == {"too many revocations": 7}
+    state.add(revoke(ADA, state, BEN.id, NOW))
+    assert names(state) == {"A", "C"}
 
 
 def test_nobody_alone_uses_up_what_others_may_say_of_a_member() -> None:
@@ -277,10 +297,10 @@ def test_every_member_hangs_on_the_founder(chosen: list[Record], who: Identity) 
     state = circle(*chosen)
     members = state.members()
     for member in members.values():
-        steps, above = 0, member
-        while above.invited_by is not None and above.invited_by in members and steps <= DEPTH:
-            above, steps = members[above.invited_by], steps + 1
-        assert steps <= DEPTH
+        assert member.depth <= DEPTH
+        assert (member.depth == 0) == (member.invited_by is None)
+    founded = {peer for peer, member in members.items() if member.invited_by in (None, ADA.id)}
+    assert len(members) == 1 or len(founded) > 1 or state.removed()
     if who.id in members:
         others = set(members) - {who.id}
         state.add(revoke(ADA, state, who.id, NOW))

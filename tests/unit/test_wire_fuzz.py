@@ -28,7 +28,7 @@ from pares.wire.messages import (
     Record,
     Summaries,
 )
-from pares.wire.signing import Identity, Signed, decoded
+from pares.wire.signing import _LOW_ORDER, Identity, Signed, decoded, opened
 
 DECODERS: list[Any] = [CircleRequest, CircleReply, Record, Signed, Invitation, *STATEMENTS.values()]
 VALID = [msgspec.msgpack.encode(message) for message in MESSAGE_VECTORS] + [r.signed.body for r in CIRCLE_VECTORS]
@@ -149,6 +149,18 @@ def test_a_well_signed_body_of_any_bytes_does_no_harm(label: Label, body: bytes)
 
 def _signed(author: Identity, label: str, body: bytes) -> Signed:
     return Signed(body, author.id, author._key.sign(b"pares/" + label.encode() + b"\0" + body))
+
+
+def test_nobody_signs_as_a_key_that_nobody_owns() -> None:
+    """Under a key of low order, a signature of zeros (or of the neutral point) fits one body in at most eight."""
+    for key in _LOW_ORDER:
+        for sign in (0, 0x80):
+            by = key[:-1] + bytes([key[-1] | sign])
+            for point in (bytes(32), b"\1" + bytes(31), by):
+                for attempt in range(16):
+                    forged = Signed(bytes([attempt]), by, point + bytes(32))
+                    with pytest.raises(ProtocolError, match="is not signed by"):
+                        opened("title/1", forged, STATEMENTS["title/1"])
 
 
 def test_a_body_over_the_limit_of_its_label_is_not_even_verified() -> None:

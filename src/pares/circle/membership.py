@@ -44,6 +44,8 @@ CERTIFICATES_OF_PAIR = 8
 """By one signer, of one member: nobody alone uses up what others may say of a member."""
 REVOCATIONS = 2_048
 REVOCATIONS_EACH = 256
+REVOCATION_BYTES = 8 * 1024 * 1024
+"""None of the three bounds holds for the founder, who must always be able to remove somebody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Member:
     role: Role
     issued: int
     invited_by: PeerId | None = None
+    """Who may be none any more; or may have come back later, by an invitation of those whom it once invited: a ring."""
     certificate: bytes = b""
     depth: int = 0
 
@@ -104,6 +107,7 @@ class Membership:
         """How many statements were not kept, by reason."""
         self._certificates: dict[bytes, Entry] = {}
         self._revocations: dict[bytes, Entry] = {}
+        self._revocation_bytes = 0
         self._title: Entry | None = None
         self._per_signer: Counter[tuple[PeerId, str]] = Counter()
         self._per_member: Counter[PeerId] = Counter()
@@ -171,13 +175,17 @@ class Membership:
         return len(self._certificates)
 
     def revocable(self, signer: PeerId, member: PeerId) -> list[bytes]:
-        """Names of the valid certificates of `member` that `signer` may take back."""
+        """Names of those certificates of `member` that `signer` may take back, also if others did so already."""
         roster = self._decided()
         return [
             entry.name
             for entry in self._certificates_of(member)
-            if entry.name in roster.valid and (signer in (member, self.founder) or signer in roster.chain(entry.by))
+            if entry.name in roster.reached and (signer in (member, self.founder) or signer in roster.chain(entry.by))
         ]
+
+    def valid(self, member: PeerId) -> set[bytes]:
+        """Names of the certificates by which `member` belongs."""
+        return {e.name for e in self._certificates_of(member)} & self._decided().valid
 
     def signed_by(self, member: PeerId) -> list[bytes]:
         """Names of those certificates and revocations of `member` that are in force."""
@@ -201,16 +209,42 @@ class Membership:
     def _take_revocation(self, entry: Entry) -> tuple[bool, tuple[Entry, ...]]:
         if entry.name in self._revocations:
             return False, ()
-        if len(self._revocations) >= REVOCATIONS:
-            self.refused["too many revocations in the circle"] += 1
-            return False, ()
-        if self._per_signer[entry.by, "revocation/1"] >= REVOCATIONS_EACH:
-            self.refused["too many revocations by one signer"] += 1
-            return False, ()
+        gone: tuple[Entry, ...] = ()
+        if entry.by != self.founder and self._full_of_revocations(entry):
+            gone = self._drop_idle_revocations()
+            if self._full_of_revocations(entry):
+                self.refused["too many revocations"] += 1
+                return False, gone
         self._revocations[entry.name] = entry
         self._per_signer[entry.by, "revocation/1"] += 1
+        self._revocation_bytes += entry.size
         self._roster = None
-        return True, ()
+        return True, gone
+
+    def _full_of_revocations(self, entry: Entry) -> bool:
+        return (
+            len(self._revocations) >= REVOCATIONS
+            or self._revocation_bytes + entry.size > REVOCATION_BYTES
+            or self._per_signer[entry.by, "revocation/1"] >= REVOCATIONS_EACH
+        )
+
+    def _drop_idle_revocations(self) -> tuple[Entry, ...]:
+        """Forget those of signers who speak for nobody, not even for themselves."""
+        roster = self._decided()
+        gone = tuple(
+            entry
+            for entry in self._revocations.values()
+            if not roster.in_force(entry)
+            and not any(
+                name in roster.reached and as_kind(self._certificates[name], Certificate).member == entry.by
+                for name in as_kind(entry, Revocation).certificates
+            )
+        )
+        for entry in gone:
+            del self._revocations[entry.name]
+            self._per_signer[entry.by, "revocation/1"] -= 1
+            self._revocation_bytes -= entry.size
+        return gone
 
     def _take_certificate(self, entry: Entry, certificate: Certificate) -> tuple[bool, tuple[Entry, ...]]:
         if (entry.by == certificate.member) != self.charter.open:
@@ -358,7 +392,7 @@ def revoke(identity: Identity, membership: Membership, member: PeerId, now: int)
             hint="A node can forget the circle; the others carry on. For a circle without this person, make a new one.",
         )
     certificates = membership.revocable(identity.id, member)
-    if not certificates or len(certificates) < len(membership.revocable(membership.founder, member)):
+    if not membership.valid(member) <= set(certificates):
         raise Forbidden(
             f"{member.hex()[:8]} was not invited by you, nor by anybody whom you brought in.",
             hint="Ask who invited them, or the founder; you can always block a peer on your own node.",

@@ -24,6 +24,20 @@ Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Message = TypeVar("Message")
 
+_LOW_ORDER = frozenset(
+    bytes.fromhex(point)
+    for point in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""Public keys that nobody owns, but for the sign bit: points of order 8 and less, under which anybody can sign."""
+
 
 class BadSignature(ProtocolError):
     """A statement that its alleged author did not sign."""
@@ -66,6 +80,8 @@ class Identity:
 def opened(label: str, signed: Signed, kind: type[Message]) -> Message:
     """The statement, checked: signed by `signed.by` for this purpose, and well formed. Raises ProtocolError."""
     try:
+        if signed.by[:-1] + bytes([signed.by[-1] & 0x7F]) in _LOW_ORDER:
+            raise InvalidSignature
         Ed25519PublicKey.from_public_bytes(signed.by).verify(signed.signature, _to_sign(label, signed.body))
     except InvalidSignature:
         raise BadSignature(f"A {label} statement is not signed by {signed.by.hex()[:8]}.") from None
