@@ -31,6 +31,7 @@ from pares.api.network import (
     WayState,
     Who,
 )
+from pares.api.schemas import Check
 from pares.circle.words import words
 from pares.errors import BadRequest, Conflict, Forbidden, NotFound, ParesError
 from pares.store.events import Events
@@ -271,6 +272,9 @@ class ScriptedNetwork:
     @property
     def identity(self) -> SimpleNamespace:
         return SimpleNamespace(id=bytes.fromhex(self.me.id))
+
+    async def checks(self) -> Sequence[Check]:
+        return ()
 
     def state(self) -> tuple[Literal["alone", "connecting", "connected", "offline"], int, int]:
         """In a word, peers online, circles."""
