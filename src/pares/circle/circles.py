@@ -118,7 +118,7 @@ class Circles:
         if event.kind == "joined" and gathering is not None:
             assert event.peer is not None
             gathering.forget_stranger(event.peer)
-            self.book.circles[event.circle].gossip.link(event.peer, time.time())
+            self.book.circles[event.circle].gossip.link(event.peer)
             gathering.touch(self.book.circles[event.circle])
         if event.kind == "removed" and event.circle in self.book.circles:
             self._tasks.create_task(self._forget(self.book.circles[event.circle]), name="forget circle")

@@ -179,7 +179,7 @@ class Gathering:
     async def meet(self, peer: PeerId) -> None:
         """A peer has been greeted: compare what both know of the circles they share."""
         for circle in list(self.book.with_peer(peer)):
-            circle.gossip.link(peer, time.time())
+            circle.gossip.link(peer)
             certificates = [e.record for e in circle.store.membership.entries() if e.record.label == "certificate/1"]
             proofs = self._chain(circle, certificates)
             await self.network.ask(peer, Delta(circle=circle.id, records=proofs), Delta)

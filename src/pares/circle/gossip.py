@@ -108,7 +108,7 @@ class Gossip:
         theirs = dict.fromkeys(_prefixes(reply.names))
         kept = self.store.hashes(sent.bits)
         mine = [e for n in buckets if kept[n] != NOT_KEPT for e in self.store.bucket(sent.bits, n)]
-        records = _fitting((entry for entry in mine if entry.name[:PREFIX] not in theirs), DELTA_BYTES)
+        records = fitting((entry for entry in mine if entry.name[:PREFIX] not in theirs))
         wants = [prefix for prefix in theirs if self.store.wants(prefix, now)][:RECORDS]
         if not records and not wants:
             return None
@@ -119,7 +119,7 @@ class Gossip:
         wanted = _prefixes(message.wants)
         news = self.take(peer, message, now)
         found = (entry for prefix in wanted if (entry := self.store.get(prefix)) is not None)
-        records = _fitting(found, DELTA_BYTES)
+        records = fitting(found)
         if not self._pays(peer, "out", records, now):
             records = []
         return Delta(circle=message.circle, records=records), news
@@ -157,7 +157,7 @@ class Gossip:
         for peer, link in self._links.items():
             if not link.queue:
                 continue
-            records = _fitting((entry for prefix, entry in link.queue.items() if prefix in self.store), DELTA_BYTES)
+            records = fitting((entry for prefix, entry in link.queue.items() if prefix in self.store))
             link.queue.clear()
             if records and self._pays(peer, "out", records, now):
                 ready[peer] = Delta(circle=self.store.membership.circle, records=records)
@@ -192,7 +192,7 @@ def _prefixes(names: bytes) -> list[bytes]:
     return [names[at : at + PREFIX] for at in range(0, len(names), PREFIX)]
 
 
-def _fitting(entries: Iterable[Entry], most: int) -> list[Record]:
+def fitting(entries: Iterable[Entry], most: int = DELTA_BYTES) -> list[Record]:
     """As many as fit into one message, statements of membership first."""
     chosen: list[Record] = []
     for entry in sorted(entries, key=lambda entry: _ORDER[entry.record.label]):
