@@ -108,7 +108,7 @@ class Gossip:
         theirs = dict.fromkeys(_prefixes(reply.names))
         kept = self.store.hashes(sent.bits)
         mine = [e for n in buckets if kept[n] != NOT_KEPT for e in self.store.bucket(sent.bits, n)]
-        records = fitting((entry for entry in mine if entry.name[:PREFIX] not in theirs))
+        records = fitting(entry for entry in mine if entry.name[:PREFIX] not in theirs)
         wants = [prefix for prefix in theirs if self.store.wants(prefix, now)][:RECORDS]
         if not records and not wants:
             return None
