@@ -87,7 +87,7 @@ async def test_damage_inside_is_named_when_it_is_met(tmp_path: Path) -> None:
         for number in range(500):
             await models.add(ModelRecord(name=f"model-{number}", kind="model", origin="x" * 200))
     content = bytearray(path.read_bytes())
-    for page in range(20, len(content) // 4096):
+    for page in range(40, len(content) // 4096):
         content[page * 4096 : page * 4096 + 64] = os.urandom(64)
     path.write_bytes(content)
     async with Database(path) as database:
