@@ -15,6 +15,10 @@ SCRIPTS = (
     ["chat_overhead.py"],
     ["sse_overhead.py"],
     ["gguf_header.py"],
+    ["transport.py"],
+    ["circles.py"],
+    ["gossip.py"],
+    ["discovery.py"],  # as root: it makes network namespaces
 )
 
 
