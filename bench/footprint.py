@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -38,14 +39,16 @@ def start(home: Path) -> tuple[float, float, float, float]:
         process.wait(20)
 
 
-def installed_mb() -> float:
-    """Bytes of a fresh environment with Pares and nothing else, without pip itself."""
+def installed_mb() -> tuple[float, float]:
+    """Of a fresh environment with Pares and nothing else, without pip itself; and how much of it are copies."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         before = _bytes(Path(folder))
         pip = [f"{folder}/bin/python", "-m", "pip", "install", "--quiet", str(Path(__file__).parent.parent)]
         subprocess.run(pip, check=True)
-        return (_bytes(Path(folder)) - before) / 1e6
+        sizes = Counter((path.name.partition(".so")[0], path.stat().st_size) for path in Path(folder).rglob("*.so*"))
+        copies = sum((count - 1) * size for (_, size), count in sizes.items())
+        return (_bytes(Path(folder)) - before) / 1e6, copies / 1e6
 
 
 def _bytes(folder: Path) -> int:
@@ -63,7 +66,8 @@ def main() -> None:
     print(f"ready after {ready:.2f} s, page fetched after {page:.2f} s")
     print(f"resident {memory:.0f} MB, at rest {percent:.1f} % of a core")
     if not args.no_install:
-        print(f"installed: {installed_mb():.0f} MB")
+        size, copies = installed_mb()
+        print(f"installed: {size:.0f} MB, of which {copies:.0f} MB are copies of the same libraries under other names")
 
 
 if __name__ == "__main__":
