@@ -81,8 +81,12 @@ def test_an_invite_is_copied_shown_as_a_code_and_seen_to_be_used(network: Page, 
 def test_an_invite_is_shown_again_and_withdrawn(network: Page, node: PageNode) -> None:
     circle = circle_of(node)
     network.get_by_role("button", name="Invite somebody to home").click()
+    network.get_by_label("For how many").fill("2")
     network.get_by_role("button", name="Make the link").click()
     network.get_by_role("button", name="Done").click()
+    node.move(lambda world: world.enters(circle, "Bo", invite=next(iter(world.all_circles[circle].invites))))
+    expect(network.get_by_text("Bo joined a circle of yours.")).to_be_visible()
+    node.move(lambda world: world.meets("Bo", ""))
     network.get_by_role("link", name="Show home").click()
     network.get_by_role("button", name="Show the link").click()
     dialog = network.get_by_role("dialog", name="Invite to home")
@@ -111,6 +115,22 @@ def test_joining_shows_where_a_link_leads_before_anything_is_sent(network: Page,
     dialog.get_by_role("link", name="Show it").click()
     expect(network.get_by_role("heading", name="lab", level=1)).to_be_visible()
     expect(network.get_by_role("button", name="Invite somebody")).to_have_count(0)
+
+
+def test_joining_by_keyboard_alone(network: Page, node: PageNode) -> None:
+    link = node.move(lambda world: world.offered("lab"))
+    tab_to(network, "Join with a link")
+    network.keyboard.press("Enter")
+    expect(network.get_by_label("The link")).to_be_focused()
+    network.keyboard.type(link)
+    tab_to(network, "See where it leads")
+    network.keyboard.press("Enter")
+    expect(network.get_by_role("heading", name="Join lab?")).to_be_focused()
+    tab_to(network, "Join lab")
+    network.keyboard.press("Enter")
+    expect(network.get_by_role("link", name="Show it")).to_be_focused()
+    network.keyboard.press("Escape")
+    expect(network.get_by_role("region", name="Circles")).to_contain_text("lab")
 
 
 def test_joining_says_what_is_in_the_way_and_can_be_tried_again(network: Page, node: PageNode, watch: Watch) -> None:

@@ -1,7 +1,7 @@
 /** The shell: the rail, the word about the node, and the screen that the address names. */
 
 import { html, useEffect, useState } from "../vendor/preact.js";
-import { note, spoken } from "./announce.js";
+import { note, spoken, tell } from "./announce.js";
 import { locked } from "./api.js";
 import { Chat, findConversation } from "./chat.js";
 import { current } from "./chat_state.js";
@@ -10,7 +10,7 @@ import { bytes } from "./format.js";
 import { Icon } from "./icons.js";
 import { Login } from "./login.js";
 import { go, href, route } from "./router.js";
-import { models, status } from "./state.js";
+import { models, onEvent, status } from "./state.js";
 import { t } from "./strings.js";
 import { Dialog, focusContent, inlineCode } from "./ui.js";
 import { Welcome, isFirstRun } from "./welcome.js";
@@ -19,6 +19,8 @@ import { Welcome, isFirstRun } from "./welcome.js";
 
 const SCREENS = /** @type {const} */ (["chat", "models", "network", "inspect", "settings"]);
 const KEYS = /** @type {const} */ (["enter", "newline", "up", "escape", "find", "new", "write", "help"]);
+onEvent((kind, data) => kind === "joined" && tell(t("node.joined", { name: data.peer.name })));
+
 /** Screens that are fetched when they are first looked at. @type {Record<string, () => Promise<{default: any}>>} */
 const LATER = {
   models: () => import("./models.js"), network: () => import("./network.js"), inspect: () => import("./inspect.js"),

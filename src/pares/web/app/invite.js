@@ -7,7 +7,7 @@ import { moment } from "./format.js";
 import { Icon } from "./icons.js";
 import { onEvent } from "./state.js";
 import { t } from "./strings.js";
-import { CopyButton, Dialog, Fault, useAction } from "./ui.js";
+import { CopyButton, Dialog, Fault, useAction, useFocus } from "./ui.js";
 
 /** @import { Circle, Invite, Who } from "./types.js" */
 
@@ -72,6 +72,7 @@ function useJoined(invite) {
 function Waiting({ invite, onClose }) {
   const { busy, error, run } = useAction();
   const joined = useJoined(invite);
+  const link = useFocus();
   const left = invite.uses_left + invite.joined.length - joined.length;
   const withdraw = () => run(async () => {
     await call("DELETE", `/circles/${part(invite.circle)}/invites/${part(invite.id)}`);
@@ -82,7 +83,7 @@ function Waiting({ invite, onClose }) {
     <p>${t("invite.text")}</p>
     <div class="ticket">
       <div class="ticket-link"><p class="fine" aria-hidden="true">${t("invite.link")}</p>
-        <code class="break" role="group" aria-label=${t("invite.link")}>${invite.link}</code>
+        <code ref=${link} tabindex="-1" class="break" role="group" aria-label=${t("invite.link")}>${invite.link}</code>
         <${CopyButton} text=${invite.link} label=${t("invite.copy")} words class="gentle" />
         <p class="fine num">${t(`invite.as_${invite.role}`)}: ${left > 0
           ? t("invite.left", { n: left, when: moment(invite.expires_at) }) : t("invite.spent")}</p></div>

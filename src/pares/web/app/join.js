@@ -6,7 +6,7 @@ import { duration, moment } from "./format.js";
 import { fetchAll } from "./network_state.js";
 import { href } from "./router.js";
 import { t } from "./strings.js";
-import { Dialog, Fault, Progress, useAction } from "./ui.js";
+import { Dialog, Fault, Progress, useAction, useFocus } from "./ui.js";
 
 /** @import { Joined, JoinPreview } from "./types.js" */
 
@@ -16,6 +16,7 @@ const SECOND_MS = 1000;
 function Paste({ onPreview, onClose, before }) {
   const id = useId();
   const { busy, error, run } = useAction();
+  const field = useFocus();
   const [link, setLink] = useState(before);
   const look = (/** @type {string} */ text) => run(async () =>
     onPreview(await call("POST", "/circles/join/preview", { link: text.trim() }), text.trim()));
@@ -32,8 +33,9 @@ function Paste({ onPreview, onClose, before }) {
   return html`
     <form onSubmit=${submit}>
       <div class="field"><label for=${id}>${t("join.label")}</label>
-        <textarea id=${id} class="mono" rows="3" maxlength="4096" autofocus spellcheck="false" autocomplete="off"
-          value=${link} placeholder=${t("join.example")} aria-describedby=${`${id}-hint`} onInput=${typed} />
+        <textarea ref=${field} id=${id} class="mono" rows="3" maxlength="4096" autofocus spellcheck="false"
+          autocomplete="off" value=${link} placeholder=${t("join.example")} aria-describedby=${`${id}-hint`}
+          onInput=${typed} />
         <p id=${`${id}-hint`} class="fine">${t("join.hint")}</p></div>
       ${error && html`<${Fault} error=${error} />`}
       <div class="buttons"><button type="button" class="quiet" onClick=${onClose}>${t("ui.cancel")}</button>
@@ -65,15 +67,16 @@ function Agree({ preview, link, onBack, onJoined }) {
     fetchAll().catch(() => {}); // events tell the same
     onJoined(joined);
   });
+  const question = useFocus();
   const { name, inviter } = preview;
   if (preview.already) {
     return html`
-      <p>${t("join.already", { name })}</p>
+      <p ref=${question} tabindex="-1">${t("join.already", { name })}</p>
       <div class="buttons"><button type="button" class="quiet" onClick=${onBack}>${t("join.back")}</button>
         <a class="button" href=${href("network", "circle", preview.circle)}>${t("join.show")}</a></div>`;
   }
   return html`
-    <h3 class="leads break" tabindex="-1" autofocus>${t("join.leads", { name })}</h3>
+    <h3 ref=${question} class="leads break" tabindex="-1">${t("join.leads", { name })}</h3>
     <dl class="facts">
       <dt>${t("join.invited_by")}</dt>
       <dd class="break"><strong>${inviter.name}</strong> <span class="fingerprint">${inviter.words}</span>
@@ -91,6 +94,16 @@ function Agree({ preview, link, onBack, onJoined }) {
         <button type="button" onClick=${join}>${t(error ? "chat.retry" : "join.go", { name })}</button>`}</div>`;
 }
 
+/** @param {{joined: Joined, onClose: () => void}} props */
+function Done({ joined: { circle, seconds }, onClose }) {
+  const show = useFocus();
+  return html`
+    <div role="status"><p class="strong break">${t("join.done", { name: circle.name })}</p>
+      <p>${t("join.done_text", { time: duration(seconds) })}</p></div>
+    <div class="buttons"><button type="button" class="quiet" onClick=${onClose}>${t("ui.close")}</button>
+      <a ref=${show} class="button" href=${href("network", "circle", circle.id)}>${t("join.show")}</a></div>`;
+}
+
 /** @param {{onClose: () => void}} props */
 export function JoinDialog({ onClose }) {
   const [link, setLink] = useState("");
@@ -102,13 +115,9 @@ export function JoinDialog({ onClose }) {
   };
   return html`
     <${Dialog} title=${t("join.title")} onClose=${onClose}>
-      ${joined ? html`
-        <div role="status"><p class="came"><strong>${t("join.done", { name: joined.circle.name })}</strong></p>
-          <p>${t("join.done_text", { time: duration(joined.seconds) })}</p></div>
-        <div class="buttons"><button type="button" class="quiet" onClick=${onClose}>${t("ui.close")}</button>
-          <a class="button" autofocus href=${href("network", "circle", joined.circle.id)}>${t("join.show")}</a></div>`
-        : preview ? html`
-          <${Agree} preview=${preview} link=${link} onBack=${() => setPreview(null)} onJoined=${setJoined} />`
+      ${joined ? html`<${Done} joined=${joined} onClose=${onClose} />`
+        : preview
+          ? html`<${Agree} preview=${preview} link=${link} onBack=${() => setPreview(null)} onJoined=${setJoined} />`
           : html`<${Paste} before=${link} onPreview=${shown} onClose=${onClose} />`}
     <//>`;
 }

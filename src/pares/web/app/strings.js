@@ -21,7 +21,7 @@ const STRINGS = {
   },
   node: {
     connecting: "Connecting", gone: "Not reachable", ready: "Ready", offline: "Ready, offline",
-    seeking: "Looking for your peers", connected: { one: "{n} peer online", other: "{n} peers online" },
+    joined: "{name} joined a circle of yours.", seeking: "Looking for your peers", connected: { one: "{n} peer online", other: "{n} peers online" },
     idle: "No model in memory",
     loaded: { one: "{n} model in memory, {memory}", other: "{n} models in memory, {memory}" },
     bar: "The node stopped or was restarted. Start it with `pares up`.", retrying: "Retrying in {n} s.",
@@ -224,7 +224,7 @@ const STRINGS = {
     title: "Network", asking: "Asking your peers whether they are there.", reach: "Can others reach this node?",
     reach_yes: "Reachable", "reach_relay only": "Through a relay", "reach_not from outside": "Not from outside",
     reach_unknown: "Not known yet", reach_offline: "Offline", reach_alone: "In no circle", you: "This node",
-    words_of: "Words of {name}: {words}", words_hint: "Read these words to each other to be sure who is who.",
+    words_hint: "Read these words to each other to be sure who is who.",
     copy_key: "Copy the key of this node", copy_words: "Copy the words", router: "Router",
     nat_none: "none in between", nat_friendly: "lets a peer through when both ask at once",
     nat_symmetric: "takes another address for every peer, so others need a relay", nat_unknown: "not known yet",
@@ -234,7 +234,6 @@ const STRINGS = {
     ways: "Ways of finding peers", works: "works", untried: "not tried yet", off: "off", fails: "fails",
     "way_last address": "Where they last were", way_lan: "On your network", way_introduction: "Introduced by a peer",
     way_dht: "Public directory (DHT)", way_relay: "Through a relay", back: "Network",
-    joined: "{name} joined {circle}.",
   },
   circle: {
     start: "Start a circle", start_text: "Give it a name and invite people.", join: "Join with a link",

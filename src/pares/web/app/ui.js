@@ -102,6 +102,13 @@ export function focusContent() {
   /** @type {HTMLElement | null} */ (content)?.focus();
 }
 
+/** For what takes the place of the thing that had the focus: it gets it. */
+export function useFocus() {
+  const ref = useRef(/** @type {any} */ (null));
+  useEffect(() => ref.current?.focus(), []);
+  return ref;
+}
+
 /**
  * A question or a form over the page; the page waits.
  * @param {{title: string, onClose: () => void, class?: string, children: any}} props
