@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -107,6 +108,7 @@ class Circles:
                 self._ending.set()
                 await asyncio.wait({self._running})
                 self._running = None
+                gc.collect()  # the port is free when no connection is referred to any more, in a cycle either
 
     async def _stop_if_alone(self) -> None:
         """Without a circle this node listens to nobody."""
