@@ -129,7 +129,7 @@ class ScriptedNetwork:
         if self._role(found) == "guest":
             raise Forbidden("Guests cannot invite.", hint=f"Ask {found.founder.name} to invite them.")
         number = key_of(f"{found.id} {len(found.invites)} {datetime.now(UTC)}")[:16]
-        link = f"{LINK}{number}{found.id}"
+        link = f"{LINK}{number}{found.id * 3}"
         made = Invite(
             id=number,
             circle=found.id,

@@ -77,7 +77,7 @@ function Members({ detail, onChange }) {
       ${detail.members.length === 1 && html`<p class="lead">${t("circle.alone")}</p>`}
       <div class="scroll" tabindex="0" role="region" aria-label=${t("circle.members_title")}>
         <table class="grid people">
-          <thead><tr><th scope="col">${t("circle.who")}</th><th scope="col">${t("peers.way")}</th>
+          <thead><tr><th scope="col">${t("circle.who")}</th><th scope="col">${t("circle.now")}</th>
             ${["role", "invited_by", "since"].map((key) => html`
               <th scope="col" class="wide-only">${t(`circle.${key}`)}</th>`)}
             <th scope="col"><span class="unseen">${t("circle.remove")}</span></th></tr></thead>

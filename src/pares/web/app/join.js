@@ -11,6 +11,8 @@ import { Dialog, Fault, Progress, useAction, useFocus } from "./ui.js";
 /** @import { Joined, JoinPreview } from "./types.js" */
 
 const SECOND_MS = 1000;
+/** What is shorter than this has no figure that says anything. */
+const SHORT_S = 0.1;
 
 /** @param {{onPreview: (preview: JoinPreview, link: string) => void, onClose: () => void, before: string}} props */
 function Paste({ onPreview, onClose, before }) {
@@ -99,7 +101,7 @@ function Done({ joined: { circle, seconds }, onClose }) {
   const show = useFocus();
   return html`
     <div role="status"><p class="strong break">${t("join.done", { name: circle.name })}</p>
-      <p>${t("join.done_text", { time: duration(seconds) })}</p></div>
+      <p>${seconds < SHORT_S ? t("join.at_once") : t("join.done_text", { time: duration(seconds) })}</p></div>
     <div class="buttons"><button type="button" class="quiet" onClick=${onClose}>${t("ui.close")}</button>
       <a ref=${show} class="button" href=${href("network", "circle", circle.id)}>${t("join.show")}</a></div>`;
 }

@@ -10,11 +10,13 @@ import { t } from "./strings.js";
 /** @typedef {{width: number, height: number, letters: number, rings: {seats: number, x: number, y: number}[]}} Plan */
 /** @typedef {{peer: Peer, x: number, y: number}} Place */
 
+/** Enough for one or two, who sit beside this node. */
+const FLAT = 180;
 const LEGEND = /** @type {const} */ (["direct", "lan", "relayed", "offline"]);
 
 /** Rings from the inside; a lone ring is the outer one. @type {Plan} */
 const DESK = {
-  width: 780, height: 430, letters: 16, rings: [{ seats: 6, x: 175, y: 88 }, { seats: 12, x: 315, y: 165 }],
+  width: 780, height: 430, letters: 16, rings: [{ seats: 6, x: 175, y: 88 }, { seats: 12, x: 300, y: 165 }],
 };
 /** @type {Plan} */
 const PHONE = { width: 340, height: 400, letters: 11, rings: [{ seats: 8, x: 118, y: 150 }] };
@@ -68,7 +70,8 @@ const Sample = ({ reach }) => html`
 
 /** @param {{peers: Peer[], narrow: boolean}} props */
 export function PeerMap({ peers, narrow }) {
-  const plan = narrow ? PHONE : DESK;
+  const full = narrow ? PHONE : DESK;
+  const plan = peers.length > 2 ? full : { ...full, height: FLAT };
   const seats = plan.rings.reduce((sum, ring) => sum + ring.seats, 0);
   const shown = peers.toSorted((a, b) => Number(b.online) - Number(a.online)).slice(0, seats);
   const places = seat(shown, plan);

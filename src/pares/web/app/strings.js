@@ -251,7 +251,7 @@ const STRINGS = {
     rename_founder: "You founded it: the new name is for everybody.",
     rename_member: "Only you will see this name.", save: "Save", leave: "Leave", leave_title: "Leave {name}?",
     leave_text: "Its members no longer see this node, and it no longer sees them. To come back you need a new link. The circle goes on without you.",
-    left: "You left {name}.", members_title: "Members", role: "Role", who: "Who", invited_by: "Invited by",
+    left: "You left {name}.", members_title: "Members", now: "Now", role: "Role", who: "Who", invited_by: "Invited by",
     since: "Since", nobody: "nobody: they founded it", themselves: "the link, as everybody", formerly: "a former member",
     remove: "Remove", remove_named: "Remove {name}", remove_title: "Remove {name} from {circle}?",
     remove_text: "They no longer belong to the circle, and its members stop answering them. Whom they invited stays. They can come back with a new invite.",
@@ -281,7 +281,7 @@ const STRINGS = {
     show: "Show it", back: "Another link", go: "Join {name}", working: "Joining {name}",
     asking: "Asking {inviter} and other members to let this node in: where they last were, on your network, and by introduction.",
     patience: "{time} so far. It ends with an exchange with a member, or says what is in the way.",
-    done: "You are in {name}.", done_text: "A member answered after {time}.",
+    done: "You are in {name}.", done_text: "A member answered after {time}.", at_once: "A member answered at once.",
   },
   peers: {
     title: "Peers", summary: { one: "{online} of {n} online", other: "{online} of {n} online" },
