@@ -8,21 +8,25 @@ Whatever is made here is removed again, also when the test fails; nothing in it 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import IO, Literal
+from typing import IO, Literal, TypeVar
 
 NatKind = Literal["independent", "symmetric"]
 """`independent`: one outside port per inside port, whoever is spoken to, filtered by the far address and port.
 `symmetric`: another random outside port for every far address."""
 
 COMMAND_S = 20
+CLONE_NEWNET = 0x40000000
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,16 @@ class Namespace:
     def python(self, *arguments: str, stdin: int | IO[str] | None = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """Start this Python inside: `python("file.py", ...)`, `python("-m", "pares", ...)`."""
         return self.popen(sys.executable, *arguments, stdin=stdin)
+
+    def inside(self, make: Callable[[], Made]) -> Made:
+        """Call `make` in a thread that is inside: the sockets that it opens belong here for good."""
+        with ThreadPoolExecutor(1, initializer=self._enter) as thread:
+            return thread.submit(make).result(COMMAND_S)
+
+    def _enter(self) -> None:
+        with open(f"/run/netns/{self.name}") as door:
+            if ctypes.CDLL(None, use_errno=True).setns(door.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), f"cannot enter {self.name}")
 
     def cable_cut(self, device: str = "eth0") -> None:
         """Pull the plug."""
