@@ -78,6 +78,7 @@ class Book:
                     except RemoteError:
                         continue
         book.invites = {invite.id: invite for invite in await tables.invites()}
+        await book.void_expired(now)
         book.peers = {peer.id: peer for peer in await tables.peers()}
         return book
 
@@ -104,6 +105,8 @@ class Book:
 
     async def save(self, circle: Circle) -> None:
         """Bring the database up to the circle's statements; offers are too short-lived to be worth it."""
+        if self.circles.get(circle.id) is not circle:
+            return  # it was left meanwhile
         held = {entry.name: entry.record for entry in circle.store.entries() if not isinstance(entry.statement, Offer)}
         new = [record for name, record in held.items() if name not in circle.saved]
         gone = circle.saved - held.keys()
@@ -160,6 +163,15 @@ class Book:
     async def save_invite(self, invite: InviteRecord) -> None:
         self.invites[invite.id] = invite
         await self._tables.save_invite(invite)
+
+    async def void(self, invite: InviteRecord) -> None:
+        """Nobody comes in by it any more; who did stays known."""
+        await self.save_invite(replace(invite, uses_left=0, secret=b""))
+
+    async def void_expired(self, now: int) -> None:
+        """A secret is not kept longer than it is good for."""
+        for invite in [invite for invite in self.invites.values() if invite.expires <= now and invite.secret]:
+            await self.void(invite)
 
     async def forget_invite(self, invite: bytes) -> None:
         self.invites.pop(invite, None)

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pares.circle import invites, membership
 from pares.circle.book import Book, Circle
@@ -51,6 +51,8 @@ class Circles:
         self._letting = Letting(book, self._hear)
         self._starting = asyncio.Lock()
         self._running: asyncio.Task[None] | None = None
+        self._started: asyncio.Future[Gathering] | None = None
+        self._ending = asyncio.Event()
         self._knocking = 0
         self._tasks = asyncio.TaskGroup()
         self.gathering: Gathering | None = None
@@ -78,27 +80,32 @@ class Circles:
 
     async def _start(self) -> Gathering:
         async with self._starting:
-            if self.gathering is None:
-                started: asyncio.Future[Gathering] = asyncio.get_running_loop().create_future()
-                self._running = self._tasks.create_task(self._run(started), name="circles' network")
-                self.gathering = await started
-            return self.gathering
+            if self._running is None or self._started is None or self._running.done():
+                self._ending, self._started = asyncio.Event(), asyncio.get_running_loop().create_future()
+                self._running = self._tasks.create_task(self._run(self._started), name="circles' network")
+            # Whoever asked may give up waiting; the network begins all the same.
+            both: set[asyncio.Future[Any]] = {self._started, self._running}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not self._started.done():
+                raise Conflict("The node is stopping.")
+            return self._started.result()
 
     async def _run(self, started: asyncio.Future[Gathering]) -> None:
         """The network's life, in a task of its own: whoever made the first circle may be gone when the last is left."""
-        self._ending = asyncio.Event()
         try:
             async with contextlib.AsyncExitStack() as stack:
                 transport, admit = self._make_transport(), self._letting.admit
                 gathering = Gathering(self.book, self._profile, transport, admit=admit, on_event=self._hear)
                 await stack.enter_async_context(gathering)
                 await self._equip(gathering, stack)
+                self.gathering = gathering
                 started.set_result(gathering)
                 await self._ending.wait()
         except ParesError as error:
             if started.done():
                 raise
             started.set_exception(error)
+            started.exception()  # told to whoever waits; if nobody does any more, it is told at the next start
         finally:
             self.gathering = None
 
@@ -107,7 +114,7 @@ class Circles:
             if self._running is not None:
                 self._ending.set()
                 await asyncio.wait({self._running})
-                self._running = None
+                self._running = self._started = None
                 gc.collect()  # the port is free when no connection is referred to any more, in a cycle either
 
     async def _stop_if_alone(self) -> None:
@@ -124,7 +131,22 @@ class Circles:
             gathering.touch(self.book.circles[event.circle])
         if event.kind == "removed" and event.circle in self.book.circles:
             self._tasks.create_task(self._forget(self.book.circles[event.circle]), name="forget circle")
+        if event.kind == "circles" and event.circle in self.book.circles:
+            self._part(self.book.circles[event.circle])
         self._on_event(event)
+
+    def _part(self, circle: Circle) -> None:
+        """Who belongs no more hears nothing more, and who was removed does not come back by the same invite."""
+        removed = circle.store.membership.removed()
+        for peer in removed:
+            circle.gossip.unlink(peer)
+            if self.gathering is not None and not any(self.book.with_peer(peer)):
+                self.gathering.switchboard.drop(peer, "removed from the circle")
+        for invite in list(self.book.invites.values()):
+            came = {PeerId(bytes.fromhex(peer)) for peer in invite.joined}
+            expelled = any(removed.get(peer, peer) != peer for peer in came)
+            if invite.circle == circle.id and invite.secret and expelled:
+                self._tasks.create_task(self.book.void(invite), name="void invite")
 
     def _changed(self, circle: Circle) -> None:
         if self.gathering is not None:
@@ -184,9 +206,11 @@ class Circles:
         """Take a member's certificate back. Raises NotFound, Forbidden, Conflict."""
         record = membership.revoke(self.identity, circle.store.membership, peer, int(time.time()))
         circle.gossip.made(record, time.time())
-        if self.gathering is not None and not any(self.book.with_peer(peer)):
-            await self.gathering.push(circle, peer, Delta(circle=circle.id, records=[record]))
-            self.gathering.switchboard.drop(peer, "removed from the circle")
+        if self.gathering is not None and self.gathering.network.get(peer) is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PARTING_S):
+                    await self.gathering.push(circle, peer, Delta(circle=circle.id, records=[record]))
+        self._part(circle)
         self._changed(circle)
 
     async def _forget(self, circle: Circle) -> None:
@@ -215,6 +239,7 @@ class Circles:
             uses_left=uses,
         )
         await self._start()
+        await self.book.void_expired(now)
         await self.book.save_invite(record)
         self._changed(circle)
         return record

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,6 +19,7 @@ from pares.circle.book import Book, Circle
 from pares.circle.neighbours import Neighbours
 from pares.circle.statements import Entry, signed
 from pares.errors import RemoteError
+from pares.transport.admission import source_of
 from pares.transport.link import Connection, Stream, Transport
 from pares.transport.switchboard import Switchboard
 from pares.wire.messages import CIRCLE, Bye, Contact, Delta, Done, Hello, Join, Joined, Offer, Record, Refused
@@ -33,7 +35,8 @@ CONTACT_LIFE_S = 7 * 86_400
 CONTACT_RENEWAL_S = 86_400
 OFFER_LIFE_S = 1_800
 STRANGERS = 16
-"""Connections with those who may want to join."""
+STRANGERS_EACH = 8
+"""Connections with those who may want to join; the same from one address, so that nobody alone keeps others out."""
 STRANGER_S = 20.0
 FAREWELL_S = 0.5
 
@@ -67,6 +70,13 @@ class Profile(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Stranger:
+    until: float
+    """Monotonic time."""
+    source: str
+
+
 class Gathering:
     """`async with` it. `admit` answers those who want to join."""
 
@@ -83,13 +93,13 @@ class Gathering:
         self.profile = profile
         self.transport = transport
         self.admit = admit
-        self.expected: set[PeerId] = set()
+        self.expected: Counter[PeerId] = Counter()
         """Who is dialled though it shares no circle yet: the members at whose doors this node knocks."""
         self.publish: Callable[[Contact | None], None] = lambda contact: None
         """Tells the DHT where this node is; None: nothing any more."""
         self._on_event = on_event
         self._stack = contextlib.AsyncExitStack()
-        self._strangers: dict[PeerId, float] = {}
+        self._strangers: dict[PeerId, _Stranger] = {}
         self._wake = asyncio.Event()
         self._dirty: set[bytes] = set()
         self._told: Contact | None = None
@@ -150,17 +160,18 @@ class Gathering:
         found = [o.relay for c in self.book.circles.values() for o in c.store.offers(now).values() if o.relay]
         return tuple(dict.fromkeys(found))[:2]
 
-    def _allowed(self, peer: PeerId, protocol: str) -> bool:
+    def _allowed(self, link: Connection) -> bool:
         """Members, whom we are asking to let us in, and for a short while a few who may want to join."""
+        peer = link.peer
         if self.book.blocked(peer):
             return False
-        if peer in self.expected or any(self.book.with_peer(peer)):
+        if peer in self.expected or peer in self._strangers or any(self.book.with_peer(peer)):
             return True
-        now = time.monotonic()
-        self._strangers = {key: until for key, until in self._strangers.items() if until > now}
-        if len(self._strangers) >= STRANGERS:
+        source = source_of(link.observed) if link.observed else ""
+        from_there = sum(stranger.source == source for stranger in self._strangers.values())
+        if len(self._strangers) >= STRANGERS or from_there >= STRANGERS_EACH:
             return False
-        self._strangers[peer] = now + STRANGER_S
+        self._strangers[peer] = _Stranger(time.monotonic() + STRANGER_S, source)
         return True
 
     async def _handle(self, link: Connection, stream: Stream) -> None:
@@ -245,15 +256,15 @@ class Gathering:
 
     async def _save_dirty(self) -> None:
         dirty, self._dirty = self._dirty, set()
-        for id_ in dirty & self.book.circles.keys():
-            await self.book.save(self.book.circles[id_])
+        for circle in [self.book.circles[id_] for id_ in dirty & self.book.circles.keys()]:
+            await self.book.save(circle)
 
     def _drop_strangers(self) -> None:
         now = time.monotonic()
-        for peer, until in list(self._strangers.items()):
+        for peer, stranger in list(self._strangers.items()):
             if any(self.book.with_peer(peer)):
                 del self._strangers[peer]
-            elif until <= now:
+            elif stranger.until <= now:
                 del self._strangers[peer]
                 self.switchboard.drop(peer, "not a member")
 
@@ -262,7 +273,9 @@ class Gathering:
         now = time.time()
         observed = list(self.network.observations.agreed())
         relay = self.relay_of_mine()
-        self.transport.advertise(observed)
+        own = self.transport.addresses()
+        # One who sees it is enough here: only who is connected hears of it, to try a direct path.
+        self.transport.advertise([address for address in self.network.observations.seen() if address not in own])
         self.transport.use_relays([url for url in {relay, *self.relays()} if url])
         fresh = Contact(
             sequence=0,

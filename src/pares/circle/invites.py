@@ -85,6 +85,9 @@ class Invite:
         return replace(self, uses_left=left, secret=self.secret if left else b"")
 
 
+UNKNOWN_INVITE = "This invite is not known here, or its secret is wrong."
+
+
 class NotAdmitted(RemoteError):
     """Somebody may not join; `refusal` is the answer."""
 
@@ -103,13 +106,13 @@ def proof(secret: bytes, circle: bytes, joiner: PeerId) -> bytes:
 def check(invite: Invite | None, join: Join, now: float) -> None:
     """Whether this invite of ours admits the joiner. Raises NotAdmitted. Unknown and wrong are not told apart."""
     if invite is None or invite.circle != join.circle or invite.id != join.invite:
-        raise NotAdmitted("bad_invite", "This invite is not known here, or its secret is wrong.")
+        raise NotAdmitted("bad_invite", UNKNOWN_INVITE)
+    if invite.expires <= now:
+        raise NotAdmitted("expired_invite", "This invite has expired. Ask for a new one.")
     if invite.uses_left <= 0 or not invite.secret:
         raise NotAdmitted("used_invite", "This invite has been used up. Ask for a new one.")
     if not hmac.compare_digest(proof(invite.secret, join.circle, PeerId(join.joiner)), join.proof):
-        raise NotAdmitted("bad_invite", "This invite is not known here, or its secret is wrong.")
-    if invite.expires <= now:
-        raise NotAdmitted("expired_invite", "This invite has expired. Ask for a new one.")
+        raise NotAdmitted("bad_invite", UNKNOWN_INVITE)
 
 
 def contact(key: bytes, addresses: Sequence[str], relay: str = "") -> InviteContact:

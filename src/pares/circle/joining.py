@@ -7,6 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
@@ -14,12 +15,12 @@ from msgspec.structs import replace
 from pares.circle import invites, membership
 from pares.circle.book import Book, Circle
 from pares.circle.gathering import CONTACT_LIFE_S, Event, Gathering
-from pares.circle.invites import Invitation, Invite, NotAdmitted
+from pares.circle.invites import UNKNOWN_INVITE, Invitation, Invite, NotAdmitted
 from pares.circle.statements import signed
 from pares.errors import BadRequest, Forbidden, PeersUnreachable, RemoteError
 from pares.store.circles import InviteRecord
 from pares.wire.framing import ProtocolError
-from pares.wire.messages import RECORDS, Contact, Delta, Join, Joined, Record, Refused
+from pares.wire.messages import RECORDS, Contact, Delta, Hello, Join, Joined, Record, Refused
 from pares.wire.signing import PeerId
 
 log = logging.getLogger(__name__)
@@ -39,11 +40,13 @@ class Letting:
         """The answer to who wants in. Raises ProtocolError for a contact that is not the joiner's."""
         circle = self._book.circles.get(join.circle)
         joiner = PeerId(join.joiner)
-        if circle is None:
-            return Refused(code="unknown_circle", reason="This node does not belong to that circle.")
+        if circle is None:  # not told apart from a wrong invite: who is no member learns nothing
+            return Refused(code="bad_invite", reason=UNKNOWN_INVITE)
         if join.contact.by != joiner:
             raise ProtocolError("Who wants to join brings somebody else's contact.")
         try:
+            if self._book.blocked(joiner):
+                raise NotAdmitted("bad_invite", UNKNOWN_INVITE)
             if circle.store.membership.charter.open:
                 self._take_certificate(circle, join)
             else:
@@ -55,6 +58,8 @@ class Letting:
             joiner, Delta(circle=circle.id, records=[Record(label="contact/1", signed=join.contact)]), time.time()
         )
         await self._book.save(circle)
+        if self._book.circles.get(circle.id) is not circle:
+            return Refused(code="bad_invite", reason=UNKNOWN_INVITE)  # this node has left it meanwhile
         log.info("join.admitted", extra={"peer": joiner.hex()[:8], "circle": circle.name})
         self._on_event(Event("joined", circle=circle.id, peer=joiner, invite=join.invite))
         belonging = [entry.record for entry in circle.store.membership.entries()]
@@ -77,6 +82,8 @@ class Letting:
         joiner = PeerId(join.joiner)
         if record is not None and joiner.hex() in record.joined and circle.has(joiner):
             return  # the answer was lost: the same key gets it again, and uses nothing up
+        if record is not None and joiner.hex() in record.joined and joiner in circle.store.membership.removed():
+            raise NotAdmitted("used_invite", "You came in by this invite before. Ask for a new one.")
         invite = _invite(record) if record else None
         invites.check(invite, join, time.time())
         assert record is not None
@@ -106,17 +113,30 @@ class Knocking:
         """
         gathering = self._gathering
         doors = invitation.where() or [(PeerId(invitation.inviter), (), "")]
-        keys = {door[0] for door in doors}
-        gathering.expected |= keys
+        keys = Counter({door[0] for door in doors})
+        gathering.expected += keys
         try:
             joined, member = await self._knock(invitation, doors)
             circle = await self._enter(invitation, joined)
         finally:
             gathering.expected -= keys
+            for peer in keys:
+                if peer not in gathering.expected and not any(self._book.with_peer(peer)):
+                    gathering.switchboard.drop(peer, "no common circle")
         await gathering.tell_contact()
         with contextlib.suppress(RemoteError):
+            await self._greet(member)
             await gathering.meet(member)
         return circle
+
+    async def _greet(self, member: PeerId) -> None:
+        """Once more, now as members: strangers tell each other nothing."""
+        network = self._gathering.network
+        neighbour = network.get(member)
+        hello = self._gathering.hello(neighbour.link.observed if neighbour else "")
+        reply = await network.ask(member, hello, Hello)
+        if isinstance(reply, Hello):
+            network.greeted(member, reply)
 
     async def _knock(self, invitation: Invitation, doors: Sequence[Door]) -> tuple[Joined, PeerId]:
         tries = [asyncio.create_task(self._ask(invitation, door)) for door in doors]

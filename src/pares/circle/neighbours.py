@@ -20,6 +20,7 @@ from pares.circle.observed import Observations
 from pares.errors import RemoteError
 from pares.transport.link import Connection, Disconnected, Path, Unreachable, Where
 from pares.transport.switchboard import Switchboard, ask
+from pares.wire.framing import ProtocolError
 from pares.wire.messages import CIRCLE, Contact, Hello, Introduce, Introduced, Ping, Refused
 from pares.wire.signing import PeerId
 
@@ -33,6 +34,8 @@ PING_TIMEOUT_S = 1.5
 WATCHED_S = 10.0
 """Somebody who asked for the peers is taken to look at them for so long."""
 DIAL_S = 6.0
+AGAIN_S = 0.25
+"""After a refusal, doubled with each."""
 HEAD_START_S = 0.7
 """What dialling known addresses gets before introductions and the DHT are tried beside it."""
 
@@ -51,6 +54,8 @@ class Neighbour:
     rtt_ms: float = 0.0
     clock_offset_s: float = 0.0
     uses: int = 0
+    welcomed: bool = False
+    """Since it is known as a member."""
     pinging: asyncio.Task[None] | None = None
 
     @property
@@ -96,6 +101,7 @@ class Neighbours:
         self._neighbours: dict[PeerId, Neighbour] = {}
         self._watched_until = 0.0
         self._reaching: dict[PeerId, asyncio.Task[None]] = {}
+        self._meeting: dict[PeerId, asyncio.Task[None]] = {}
         self.lan: Callable[[PeerId], Sequence[str]] | None = None
         """Where a peer was seen on the local network; None: that is switched off."""
         self.dht: Callable[[PeerId, int], Awaitable[Contact | None]] | None = None
@@ -109,7 +115,11 @@ class Neighbours:
 
     def stop(self) -> None:
         """Give up pinging and reaching: the node is stopping."""
-        for task in (*self._reaching.values(), *(n.pinging for n in self._neighbours.values() if n.pinging)):
+        for task in (
+            *self._reaching.values(),
+            *self._meeting.values(),
+            *(n.pinging for n in self._neighbours.values() if n.pinging),
+        ):
             task.cancel()
 
     def get(self, peer: PeerId) -> Neighbour | None:
@@ -118,7 +128,11 @@ class Neighbours:
         return neighbour if neighbour and neighbour.online else None
 
     def online(self) -> tuple[PeerId, ...]:
-        return tuple(peer for peer, neighbour in self._neighbours.items() if neighbour.online)
+        """Members only: also strangers may say hello."""
+        return tuple(peer for peer, neighbour in self._neighbours.items() if neighbour.online and self._shares(peer))
+
+    def _shares(self, peer: PeerId) -> bool:
+        return any(self._book.with_peer(peer))
 
     def path(self, peer: PeerId) -> Path | None:
         neighbour = self.get(peer)
@@ -132,10 +146,17 @@ class Neighbours:
         neighbour.uses += 1
         try:
             reply = await ask(neighbour.link, request, kind | Refused, timeout_s=timeout_s)  # type: ignore[arg-type]
+        except ProtocolError as error:
+            self.punish(peer, error)
+            raise
         finally:
             neighbour.uses -= 1
         neighbour.heard = time.monotonic()
         return reply
+
+    def punish(self, peer: PeerId, error: ProtocolError) -> None:
+        """A peer answered what no correct peer does."""
+        self._switchboard.punish(peer, error)
 
     # Connections come and go
 
@@ -164,14 +185,17 @@ class Neighbours:
         first = not neighbour.online
         neighbour.hello, neighbour.heard = hello, time.monotonic()
         neighbour.clock_offset_s = hello.now - now
-        if hello.observed:
-            self.observations.note(peer, hello.observed)
         if first:
             neighbour.since, neighbour.rtt_ms = now, rtt_ms or neighbour.link.path.rtt_ms
-            self.reasons.pop(peer, None)
             neighbour.pinging = self._tasks.create_task(self._keep(peer, neighbour), name=f"ping {peer.hex()[:8]}")
-            self._tasks.create_task(self._welcome(peer, neighbour), name=f"welcome {peer.hex()[:8]}")
-            self._on_change(peer)
+        if self._shares(peer):  # of strangers nothing is kept, nor what they say of this node's address
+            self.reasons.pop(peer, None)
+            if hello.observed:
+                self.observations.note(peer, hello.observed)
+            if not neighbour.welcomed:
+                neighbour.welcomed = True
+                self._tasks.create_task(self._welcome(peer, neighbour), name=f"welcome {peer.hex()[:8]}")
+                self._on_change(peer)
 
     async def _welcome(self, peer: PeerId, neighbour: Neighbour) -> None:
         for circle in self._book.with_peer(peer):
@@ -190,7 +214,7 @@ class Neighbours:
             now = time.monotonic()
             interval = WATCHED_PING_S if neighbour.uses or now < self._watched_until else IDLE_PING_S
             quiet = now - neighbour.heard
-            if quiet < interval:
+            if quiet < interval and neighbour.rtt_ms:
                 await asyncio.sleep(min(interval - quiet, WATCHED_PING_S))
                 continue
             number += 1
@@ -202,6 +226,8 @@ class Neighbours:
             await ask(link, Ping(number=number), Ping, timeout_s=PING_TIMEOUT_S)
             neighbour.heard = time.monotonic()
             neighbour.rtt_ms = (time.perf_counter() - began) * 1e3
+        except ProtocolError as error:
+            self.punish(peer, error)
         except RemoteError as error:
             if neighbour.link is link:
                 self.reasons[peer] = "It stopped answering."
@@ -332,15 +358,16 @@ class Neighbours:
 
     def farewell(self, peer: PeerId) -> None:
         """A peer says that it is stopping."""
-        self.reasons[peer] = "It was stopped."
+        if self._shares(peer):
+            self.reasons[peer] = "It was stopped."
 
     def start_meeting(self, message: Introduced) -> None:
         """Somebody brings us together with a peer: dial it now, as it dials us."""
         peer = PeerId(message.peer)
-        if peer not in self._reaching and self.get(peer) is None:
+        if peer not in self._meeting and self.get(peer) is None:
             task = self._tasks.create_task(self._meet(peer, message), name=f"meet {peer.hex()[:8]}")
-            self._reaching[peer] = task
-            task.add_done_callback(lambda _: self._reaching.pop(peer, None))
+            self._meeting[peer] = task
+            task.add_done_callback(lambda _: self._meeting.pop(peer, None))
 
     async def _meet(self, peer: PeerId, message: Introduced) -> None:
         if self.get(peer) is None:
@@ -348,17 +375,27 @@ class Neighbours:
             self._note("introduction", worked=neighbour is not None)
 
     async def _dial(self, where: Where) -> Neighbour | None:
-        """Connect and greet; None if that fails."""
-        try:
-            link = await self._switchboard.connect(where, CIRCLE, timeout_s=DIAL_S)
-            neighbour = self._neighbours.get(where.peer)
-            if neighbour is None or not neighbour.online:
-                began = time.perf_counter()
-                reply = await ask(link, self._hello(link.observed), Hello, timeout_s=DIAL_S)
-                self.greeted(where.peer, reply, rtt_ms=(time.perf_counter() - began) * 1e3)
-        except RemoteError as error:
-            log.debug("peer.not_reached", extra={"peer": where.peer.hex()[:8], "reason": error.message})
+        """Connect and greet; None if that fails. Who refuses at once is asked again: it may be busy, or just starting."""
+        until, pause = time.monotonic() + DIAL_S, AGAIN_S
+        while True:
+            try:
+                await self._connect(where)
+                break
+            except RemoteError as error:
+                log.debug("peer.not_reached", extra={"peer": where.peer.hex()[:8], "reason": error.message})
+                if not isinstance(error, Unreachable) or time.monotonic() + pause > until:
+                    break
+            await asyncio.sleep(pause)
+            pause *= 2
         return self.get(where.peer)
+
+    async def _connect(self, where: Where) -> None:
+        link = await self._switchboard.connect(where, CIRCLE, timeout_s=DIAL_S)
+        neighbour = self._neighbours.get(where.peer)
+        if neighbour is None or not neighbour.online:
+            began = time.perf_counter()
+            reply = await ask(link, self._hello(link.observed), Hello, timeout_s=DIAL_S)
+            self.greeted(where.peer, reply, rtt_ms=(time.perf_counter() - began) * 1e3)
 
     def _note(self, way: Way, *, worked: bool) -> None:
         record = self.ways.setdefault(way, WayRecord())

@@ -69,6 +69,21 @@ def is_lan(address: str) -> bool:
     return any(ip in net for net in _LAN)
 
 
+def may_dial(address: str, *, local: bool) -> bool:
+    """Whether packets may be sent there on somebody's word: a unicast address, and no port of a well-known service.
+
+    `local`: also on this machine itself.
+    """
+    try:
+        ip = ip_of(address)
+    except ValueError:
+        return False
+    if ip.is_loopback:
+        return local
+    port = int(address.rpartition(":")[2])
+    return (port >= 1024 or port == 443) and not (ip.is_multicast or ip.is_unspecified or ip.is_reserved)
+
+
 class Stream(Protocol):
     """Bytes in both directions, in order, with backpressure. One request or one long flow; never used twice.
 
