@@ -47,8 +47,8 @@ NEWS_S = 0.3
 """Events of a moment are told together."""
 CLOCK_OFF_S = 60
 SHARES = (
-    "your node's name and the addresses where it can be reached",
-    "whether it is there, its version and how much memory the machine has",
+    "Your node's name, and the addresses where it can be reached.",
+    "Whether it is there, its version, and how much memory the machine has.",
 )
 SHARES_OPEN = "It is a commons: its members are strangers to you, and anybody who has the link can join."
 SHARES_NOT = "Your conversations, your models and your files are not shared."
@@ -503,9 +503,9 @@ class Network:
             elif record is None:
                 ways.append(told.WayState(way, "untried", "Was not needed yet."))
             elif record.worked:
-                ways.append(told.WayState(way, "works", f"Found a peer {record.worked} times."))
+                ways.append(told.WayState(way, "works", f"Found {_count(record.worked, 'peer')} so far."))
             else:
-                ways.append(told.WayState(way, "fails", f"Tried {record.failed} times in vain."))
+                ways.append(told.WayState(way, "fails", f"Tried in vain, {_count(record.failed, 'time')}."))
         return ways
 
     def _dht_problem(self) -> str:
@@ -526,6 +526,10 @@ _WAY_HINTS: dict[told.Way, str] = {
 
 def _newer(directory: Directory) -> Callable[[PeerId, int], Awaitable[Contact | None]]:
     return lambda peer, sequence: directory.lookup(peer, after=sequence)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _peers_check(online: int, known: int) -> Check:
