@@ -375,11 +375,14 @@ class Neighbours:
             self._note("introduction", worked=neighbour is not None)
 
     async def _dial(self, where: Where) -> Neighbour | None:
-        """Connect and greet; None if that fails. Who refuses at once is asked again: it may be busy, or just starting."""
+        """Connect and greet; None if that fails. Who refuses at once is asked again: it may be busy or starting."""
         until, pause = time.monotonic() + DIAL_S, AGAIN_S
         while True:
             try:
                 await self._connect(where)
+                break
+            except ProtocolError as error:
+                self.punish(where.peer, error)
                 break
             except RemoteError as error:
                 log.debug("peer.not_reached", extra={"peer": where.peer.hex()[:8], "reason": error.message})
