@@ -101,7 +101,7 @@ class Node:
 
     # What it is asked
 
-    def call(self, method: str, path: str, body: object = None, *, timeout_s: float = 30) -> Any:
+    def call(self, method: str, path: str, body: object = None, *, timeout_s: float = 30) -> Any:  # noqa: ANN401 - JSON
         """One request of the control API. Raises Refused."""
         connection = HTTPConnection("127.0.0.1", self._port, timeout=timeout_s)
         if self.where is not None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ from pares.circle import invites
 JOINED_S = 3.0
 NOTICED_S = 5.0
 NAMES = ("Anna", "Béla", "Cleo", "Dora", "Emil")
-SETTINGS = {"transport_loopback_only": True}
+SETTINGS: dict[str, Any] = {"transport_loopback_only": True}
 ON_LAN = {"circle_lan": True, "circle_lan_interfaces": "127.0.0.1"}
 
 
@@ -114,9 +115,7 @@ def test_who_leaves_is_no_member_any_more_and_the_others_stay(five: tuple[Node, 
     assert all_online(*others)()
 
 
-def test_the_founders_new_name_for_a_circle_spreads_and_a_members_does_not(
-    five: tuple[Node, ...], circle: str
-) -> None:
+def test_the_founders_new_name_for_a_circle_spreads_and_a_members_does_not(five: tuple[Node, ...], circle: str) -> None:
     anna, bela, *rest = five
     bela.call("PATCH", f"/circles/{circle}", {"name": "Mine"})
     anna.call("PATCH", f"/circles/{circle}", {"name": "Family"})
@@ -129,7 +128,10 @@ def test_an_invite_works_once_and_not_after_it_was_withdrawn(five: tuple[Node, .
     id_ = anna.create("Few")
     once = anna.invite(id_)
     bela.join(once)
-    assert refused(cleo, once) == (403, "Anna does not let this node in: This invite has been used up. Ask for a new one.")
+    assert refused(cleo, once) == (
+        403,
+        "Anna does not let this node in: This invite has been used up. Ask for a new one.",
+    )
     made = anna.call("POST", f"/circles/{id_}/invites", {})
     anna.call("DELETE", f"/circles/{id_}/invites/{made['id']}")
     assert refused(cleo, made["link"])[0] == 403
@@ -137,7 +139,10 @@ def test_an_invite_works_once_and_not_after_it_was_withdrawn(five: tuple[Node, .
 
 
 def test_an_invite_that_has_expired_lets_nobody_in_whatever_the_link_says(tmp_path: Path) -> None:
-    with node(tmp_path, "Anna", **SETTINGS, transport_port=free_port()) as anna, node(tmp_path, "Béla", **SETTINGS) as bela:
+    with (
+        node(tmp_path, "Anna", **SETTINGS, transport_port=free_port()) as anna,
+        node(tmp_path, "Béla", **SETTINGS) as bela,
+    ):
         link = anna.invite(anna.create("Once"))
         anna.stop()
         with closing(sqlite3.connect(anna.home / "pares.sqlite")) as database, database:

@@ -1,20 +1,19 @@
-"""Circles of real nodes in networks of their own: behind NATs, on a LAN, in a private DHT; and what leaves a machine."""
+"""Circles of real nodes in networks of their own: behind NATs, on a LAN, with a DHT; and what leaves a machine."""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 from netns import Homes, Namespace, lan, two_homes
 from nodes import Node, all_online, node, running, until
 
 REACHED_S = 10.0
 NOTICED_S = 5.0
+QUIET_S = 3.0
 DHT_PORT = 6881
 DHT_NODE = """
 import asyncio, pathlib, sys
@@ -37,9 +36,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @contextmanager
-def three(
-    directory: Path, homes: Homes, **of_public: object
-) -> Iterator[tuple[Node, Node, Node]]:
+def three(directory: Path, homes: Homes, **of_public: object) -> Iterator[tuple[Node, Node, Node]]:
     """A public node, which founded a circle, and one in each home, who joined it by link."""
     public = Node(directory / "public", "public", homes.public, **of_public)
     first = Node(directory / "first", "first", homes.first)
@@ -88,7 +85,7 @@ def test_between_two_symmetric_nats_a_members_relay_carries(tmp_path: Path) -> N
         assert (first.path("public"), second.path("public")) == ("direct", "direct")
 
 
-def test_a_connection_that_began_over_a_relay_becomes_direct_and_outlives_the_relay(tmp_path: Path) -> None:
+def test_with_a_relay_the_path_becomes_direct_and_the_connection_outlives_the_relay(tmp_path: Path) -> None:
     with two_homes() as homes, three(tmp_path, homes, relay_enabled=True) as (public, first, second):
         until(lambda: all(each.call("GET", "/network")["relay"] for each in (first, second)), REACHED_S)
         until(lambda: first.path("second") == second.path("first") == "direct", REACHED_S)
@@ -108,11 +105,110 @@ def test_on_one_network_a_node_is_found_by_its_id_after_all_addresses_changed(tm
         until(all_online(one, other), REACHED_S)
         one.stop()
         other.stop()
-        here.readdress("10.77.0.11", gateway="")
-        there.readdress("10.77.0.12", gateway="")
-        for machine in (here, there):
-            machine.ip("route", "add", "default", "dev", "eth0")
+        moved(here, there)
         with running(one, other):
             until(all_online(one, other), REACHED_S)
-            ways = {way["way"]: way["state"] for way in one.call("GET", "/network")["ways"]}
-            assert ways["lan"] == "works"
+            assert "works" in [state(each, "lan") for each in (one, other)]
+
+
+def test_when_all_addresses_changed_at_once_members_find_each_other_through_a_dht(tmp_path: Path) -> None:
+    with lan(3) as (here, there, third), dht_node(tmp_path, third) as sequence_of:
+        settings = {
+            "circle_dht": True,
+            "circle_dht_private": True,
+            "circle_dht_bootstrap": f"{third.address}:{DHT_PORT}",
+        }
+        one, other = (
+            Node(tmp_path / name, name, where, **settings) for name, where in (("one", here), ("other", there))
+        )
+        with running(one, other):
+            other.join(one.invite(one.create("Far")))
+            until(all_online(one, other), REACHED_S)
+            ids = one.id, other.id
+            until(lambda: all(sequence_of(id_) for id_ in ids), 2 * REACHED_S)
+            one.kill()
+            other.kill()
+        moved(here, there)
+        with running(one, other):
+            until(all_online(one, other), 4 * REACHED_S)
+            assert "works" in [state(each, "dht") for each in (one, other)]
+
+
+def test_offline_and_in_loopback_mode_nothing_leaves_the_machine(tmp_path: Path) -> None:
+    with lan(1) as (machine,), captured(machine) as sent:
+        one, other = (Node(tmp_path / name, name, machine) for name in ("one", "other"))
+        for each in (one, other):
+            each.settings = {"circle_name": each.name, "transport_loopback_only": True}
+        with running(one, other):
+            other.join(one.invite(one.create("Here")))
+            until(all_online(one, other), REACHED_S)
+            ask_everything(one)
+            assert not sent(QUIET_S)
+        with running(one, flags=["--offline"]):
+            assert one.call("GET", "/status")["network"] == "offline"
+            ask_everything(one)
+            assert not sent(QUIET_S)
+        one.settings = {}
+        with running(one):
+            ask_everything(one)
+            assert sent(REACHED_S), "the capture sees nothing at all"
+
+
+def ask_everything(node: Node) -> None:
+    for path in ("status", "peers", "network", "circles", "doctor"):
+        node.call("GET", f"/{path}")
+
+
+def state(of: Node, way: str) -> str:
+    """What came of a way of finding peers."""
+    return str(next(each["state"] for each in of.call("GET", "/network")["ways"] if each["way"] == way))
+
+
+def moved(*machines: Namespace) -> None:
+    """Give machines on a LAN addresses that nobody had."""
+    for number, machine in enumerate(machines, 101):
+        machine.readdress(f"10.77.0.{number}")
+        machine.ip("route", "add", "default", "dev", "eth0")
+
+
+@contextmanager
+def dht_node(directory: Path, where: Namespace) -> Iterator[Callable[[str], int]]:
+    """A DHT node; asks it for the sequence of the record of a key."""
+    with where.python("-c", DHT_NODE, str(directory / "dht"), where.address, str(DHT_PORT), stdin=-1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        ask, answer = process.stdin, process.stdout
+
+        def sequence_of(key: str) -> int:
+            ask.write(f"{key}\n")
+            ask.flush()
+            return int(answer.readline())
+
+        yield sequence_of
+        process.communicate("", timeout=10)
+    assert process.returncode == 0
+
+
+@contextmanager
+def captured(where: Namespace) -> Iterator[Callable[[float], bytes]]:
+    """Whatever leaves a machine, on any device but loopback: waits so long for a packet, which it returns."""
+    every_protocol = 3
+    where.command("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")  # the kernel itself speaks IPv6
+    with where.inside(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(every_protocol))) as tap:
+        tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
+
+        def sent(wait_s: float) -> bytes:
+            until = time.monotonic() + wait_s
+            while (left := until - time.monotonic()) > 0:
+                tap.settimeout(left)
+                try:
+                    packet, (device, _, kind, *_) = tap.recvfrom(2048)
+                except TimeoutError:
+                    break
+                if device != "lo" and kind == socket.PACKET_OUTGOING:
+                    return packet
+            return b""
+
+        while sent(1.0):  # of the kernel, from before
+            pass
+        yield sent

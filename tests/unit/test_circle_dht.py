@@ -197,7 +197,7 @@ def test_in_vain_is_asked_for_ever_more_rarely_and_little_is_kept() -> None:
         answers.keep(ME.id, None, now)
         waits.append((good := answers.of(ME.id, now)) is not None and good.until - now)
         now += 10_000
-    assert waits == [15, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600]
+    assert waits == [3, 6, 12, 24, 48, 96, 192, 384, 768, 1536]
     answers.keep(ME.id, CONTACT, now)
     answers.keep(ME.id, None, now)
     assert answers.of(ME.id, now + 60) is None

@@ -36,6 +36,8 @@ WATCHED_S = 10.0
 DIAL_S = 6.0
 AGAIN_S = 0.25
 """After a refusal, doubled with each."""
+LOOK_AGAIN_S = 0.5
+"""In the DHT, which may just be starting, as may the peer."""
 HEAD_START_S = 0.7
 """What dialling known addresses gets before introductions and the DHT are tried beside it."""
 
@@ -126,6 +128,10 @@ class Neighbours:
         """A peer that is online."""
         neighbour = self._neighbours.get(peer)
         return neighbour if neighbour and neighbour.online else None
+
+    def is_connected(self, peer: PeerId) -> bool:
+        """Whether there is a connection, greeted or not."""
+        return peer in self._neighbours
 
     def online(self) -> tuple[PeerId, ...]:
         """Members only: also strangers may say hello."""
@@ -275,7 +281,7 @@ class Neighbours:
                 return found
             others = {
                 asyncio.create_task(self._by_introduction(peer, attempt)),
-                asyncio.create_task(self._by_dht(peer, attempt)),
+                asyncio.create_task(self._by_dht(peer, attempt, direct)),
             }
             for finished in asyncio.as_completed({direct, *others}):
                 if found := await finished:
@@ -336,11 +342,15 @@ class Neighbours:
                     attempt.tried.append(f"{self._book.name_of(other)} introduced us, but the way between is closed")
         return None
 
-    async def _by_dht(self, peer: PeerId, attempt: _Attempt) -> Neighbour | None:
+    async def _by_dht(
+        self, peer: PeerId, attempt: _Attempt, direct: asyncio.Task[Neighbour | None]
+    ) -> Neighbour | None:
+        """Look for something newer than what is known, for as long as the known addresses are dialled."""
         if self.dht is None:
             return None
         known = self._book.contact(peer)
-        contact = await self.dht(peer, known.sequence if known else -1)
+        while (contact := await self.dht(peer, known.sequence if known else -1)) is None and not direct.done():
+            await asyncio.wait({direct}, timeout=LOOK_AGAIN_S)
         if contact is None:
             attempt.tried.append("the DHT does not know it")
             self._note("dht", worked=False)

@@ -14,6 +14,7 @@ Nat = Literal["none", "friendly", "symmetric", "unknown"]
 AGREEING = 2
 """So many peers have to see the same address before it is told to others."""
 KEPT = 64
+TOLD = 4
 
 
 class Observations:
@@ -36,12 +37,14 @@ class Observations:
 
     def agreed(self) -> tuple[str, ...]:
         """Public addresses on which at least two peers agree, the most seen first."""
-        votes = Counter(address for address in self._seen.values() if not is_lan(address))
-        return tuple(address for address, count in votes.most_common(4) if count >= AGREEING)
+        return tuple(address for address, count in self._votes() if count >= AGREEING)
 
     def seen(self) -> tuple[str, ...]:
-        """All public addresses that anybody sees."""
-        return tuple(dict.fromkeys(address for address in self._seen.values() if not is_lan(address)))
+        """Public addresses that anybody sees, the most seen first."""
+        return tuple(address for address, _ in self._votes())
+
+    def _votes(self) -> list[tuple[str, int]]:
+        return Counter(address for address in self._seen.values() if not is_lan(address)).most_common(TOLD)
 
     def nat(self, own: Iterable[str]) -> Nat:
         """What stands between: nothing, a NAT that keeps its port for all (peers can dial in), or one that does not."""
