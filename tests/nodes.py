@@ -56,6 +56,7 @@ class Node:
         command = [sys.executable, "-m", "pares", "up", "--port", "0", "--no-open", *flags]
         if self.where is not None:
             command = ["ip", "netns", "exec", self.where.name, *command]
+        self.home.parent.mkdir(parents=True, exist_ok=True)
         with self.home.with_suffix(".output").open("ab") as output:
             self.process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
