@@ -390,6 +390,24 @@ async def test_an_answer_of_rubbish_is_the_peers_fault(network: Network) -> None
             await asked(low, high)
 
 
+@in_virtual_time
+async def test_what_waits_when_a_connection_ends_is_given_up(network: Network) -> None:
+    """Also when all places are taken, and nothing new is accepted."""
+
+    async def slow(link: Connection, stream: Stream) -> None:
+        await asyncio.sleep(REQUEST_S / 2)
+
+    async with AsyncExitStack() as stack:
+        low, high = await stack.enter_async_context(two(network, slow))
+        asking = [asyncio.create_task(asked(low, high)) for _ in range(4 * STREAMS)]
+        await asyncio.sleep(0.5)
+        began = now()
+        await stack.aclose()
+        assert now() - began < 0.1
+        ends = await asyncio.gather(*asking, return_exceptions=True)
+        assert all(isinstance(end, Disconnected) for end in ends)
+
+
 # Who may be there
 
 

@@ -179,6 +179,8 @@ class Gathering:
 
     def _changed(self, peer: PeerId) -> None:
         self.network.changed(peer)
+        if not self.network.is_connected(peer):
+            self._strangers.pop(peer, None)
 
     def _peer_changed(self, peer: PeerId) -> None:
         if self.network.get(peer) is None:

@@ -16,7 +16,7 @@ from pares.circle import invites, membership
 from pares.circle.book import Book, Circle
 from pares.circle.gathering import CONTACT_LIFE_S, Event, Gathering
 from pares.circle.invites import UNKNOWN_INVITE, Invitation, Invite, NotAdmitted
-from pares.circle.statements import signed
+from pares.circle.statements import checked, signed
 from pares.errors import BadRequest, Forbidden, PeersUnreachable, RemoteError
 from pares.store.circles import InviteRecord
 from pares.wire.framing import ProtocolError
@@ -44,6 +44,8 @@ class Letting:
             return Refused(code="bad_invite", reason=UNKNOWN_INVITE)
         if join.contact.by != joiner:
             raise ProtocolError("Who wants to join brings somebody else's contact.")
+        contact = Record(label="contact/1", signed=join.contact)
+        checked(contact)
         try:
             if self._book.blocked(joiner):
                 raise NotAdmitted("bad_invite", UNKNOWN_INVITE)
@@ -54,9 +56,7 @@ class Letting:
         except NotAdmitted as error:
             log.info("join.refused", extra={"peer": joiner.hex()[:8], "reason": error.message})
             return error.refusal
-        circle.gossip.take(
-            joiner, Delta(circle=circle.id, records=[Record(label="contact/1", signed=join.contact)]), time.time()
-        )
+        circle.gossip.take(joiner, Delta(circle=circle.id, records=[contact]), time.time())
         await self._book.save(circle)
         if self._book.circles.get(circle.id) is not circle:
             return Refused(code="bad_invite", reason=UNKNOWN_INVITE)  # this node has left it meanwhile

@@ -212,6 +212,8 @@ class Switchboard:
         """Why a connection is not taken; empty if it is."""
         if self._stopping:
             return "the node is stopping"
+        if link.protocol not in self._handlers:
+            return "nobody here speaks this protocol"
         while self._punished and (first := next(iter(self._punished.items())))[1] <= now:
             del self._punished[first[0]]
         if link.peer in self._punished or not self._allowed(link):
@@ -243,11 +245,12 @@ class Switchboard:
     # Requests of theirs
 
     async def _serve(self, link: Connection) -> None:
-        handler = self._handlers.get(link.protocol)
+        handler = self._handlers[link.protocol]
         places = asyncio.Semaphore(STREAMS)
         try:
             async with asyncio.TaskGroup() as requests:
-                while handler is not None:
+                requests.create_task(_until_closed(link))
+                while True:
                     await places.acquire()
                     stream = await link.accept()
                     task = requests.create_task(self._answer(handler, link, stream))
@@ -276,6 +279,11 @@ class Switchboard:
             case bug:
                 log.error("peer.request_failed", extra={"peer": link.peer.hex()[:8]}, exc_info=bug)
         stream.abort()
+
+
+async def _until_closed(link: Connection) -> None:
+    """What is still waiting when a connection ends is given up, and no more of it is taken on."""
+    raise Disconnected(await link.closed())
 
 
 async def ask(link: Connection, request: msgspec.Struct, kind: type[Reply], *, timeout_s: float = REQUEST_S) -> Reply:
