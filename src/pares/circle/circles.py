@@ -140,8 +140,8 @@ class Circles:
         removed = circle.store.membership.removed()
         for peer in removed:
             circle.gossip.unlink(peer)
-            if self.gathering is not None and not any(self.book.with_peer(peer)):
-                self.gathering.switchboard.drop(peer, "removed from the circle")
+            if self.gathering is not None:
+                self.gathering.part(peer)
         for invite in list(self.book.invites.values()):
             came = {PeerId(bytes.fromhex(peer)) for peer in invite.joined}
             expelled = any(removed.get(peer, peer) != peer for peer in came)

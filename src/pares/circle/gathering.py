@@ -145,6 +145,11 @@ class Gathering:
             self._dirty.add(circle.id)
         self._wake.set()
 
+    def part(self, peer: PeerId) -> None:
+        """Close the connection of somebody who was a member, unless it is one of a stranger by now, who may join."""
+        if peer not in self._strangers and not any(self.book.with_peer(peer)):
+            self.switchboard.drop(peer, "removed from the circle")
+
     def forget_stranger(self, peer: PeerId) -> None:
         """Somebody who knocked was let in."""
         self._strangers.pop(peer, None)

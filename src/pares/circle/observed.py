@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
-from pares.transport.link import ip_of, is_lan
+from pares.transport.link import ip_of, is_lan, may_dial
 from pares.wire.signing import PeerId
 
 Nat = Literal["none", "friendly", "symmetric", "unknown"]
@@ -24,10 +24,8 @@ class Observations:
         self._seen: dict[PeerId, str] = {}
 
     def note(self, peer: PeerId, address: str) -> None:
-        """A peer sees this node at an address. What is none is not noted."""
-        try:
-            ip_of(address)
-        except ValueError:
+        """A peer sees this node at an address. What cannot be one is not noted."""
+        if not may_dial(address, local=True):
             return
         if peer in self._seen or len(self._seen) < KEPT:
             self._seen[peer] = address
