@@ -138,7 +138,7 @@ class Network:
                 self.identity.id,
                 gathering.transport.addresses,
                 wanted=lambda peer: peer in book.members(),
-                seen=lambda peer, _: network.start_reaching(peer) if peer in book.members() else None,
+                seen=network.saw_nearby,
                 interfaces=self._circle.lan_interfaces,
             )
             network.lan = self._lan.where

@@ -373,16 +373,23 @@ class Neighbours:
 
     def start_meeting(self, message: Introduced) -> None:
         """Somebody brings us together with a peer: dial it now, as it dials us."""
-        peer = PeerId(message.peer)
+        self._start_meeting(Where(PeerId(message.peer), tuple(message.addresses), message.relay), "introduction")
+
+    def saw_nearby(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """A peer shows itself on the local network: dial it there, also while it is dialled where it was before."""
+        if self._shares(peer):
+            self._start_meeting(Where(peer, tuple(addresses)), "lan")
+
+    def _start_meeting(self, where: Where, way: Way) -> None:
+        peer = where.peer
         if peer not in self._meeting and self.get(peer) is None:
-            task = self._tasks.create_task(self._meet(peer, message), name=f"meet {peer.hex()[:8]}")
+            task = self._tasks.create_task(self._meet(where, way), name=f"meet {peer.hex()[:8]}")
             self._meeting[peer] = task
             task.add_done_callback(lambda _: self._meeting.pop(peer, None))
 
-    async def _meet(self, peer: PeerId, message: Introduced) -> None:
-        if self.get(peer) is None:
-            neighbour = await self._dial(Where(peer, tuple(message.addresses), message.relay))
-            self._note("introduction", worked=neighbour is not None)
+    async def _meet(self, where: Where, way: Way) -> None:
+        if self.get(where.peer) is None:
+            self._note(way, worked=await self._dial(where) is not None)
 
     async def _dial(self, where: Where) -> Neighbour | None:
         """Connect and greet; None if that fails. Who refuses at once is asked again: it may be busy or starting."""
