@@ -16,7 +16,7 @@ SCRIPTS = (
     ["sse_overhead.py"],
     ["gguf_header.py"],
     ["transport.py"],
-    ["circles.py"],
+    ["joining.py"],
     ["gossip.py"],
     ["discovery.py"],  # as root: it makes network namespaces
 )

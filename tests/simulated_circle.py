@@ -207,7 +207,8 @@ class Circle:
 
     def _follow(self, number: int, other: int, sent: object, reply: object, again: int) -> None:
         if isinstance(reply, Summaries):
-            delta = self.nodes[number].gossip.follow(sent, reply, self.now)  # type: ignore[arg-type]  # as it was sent
+            far = self.nodes[other].identity.id
+            delta = self.nodes[number].gossip.follow(far, sent, reply, self.now)  # type: ignore[arg-type]  # as sent
             if delta is not None:
                 self._send(other, delta, self._answer_delta, number, other, delta, again)
 

@@ -354,7 +354,13 @@ class Network:
         return frozenset(network.online()) if network else frozenset()
 
     def _name_of(self, peer: PeerId) -> str:
-        return self.name if peer == self.identity.id else self.circles_here.book.name_of(peer)
+        """Until a peer's contact has come: what it said when it greeted."""
+        if peer == self.identity.id:
+            return self.name
+        name, network = self.circles_here.book.name_of(peer), self.circles_here.network
+        neighbour = network.get(peer) if network else None
+        said = neighbour.hello.name if neighbour and neighbour.hello else ""
+        return said if said and name == peer.hex()[:8] else name
 
     def _who(self, peer: PeerId) -> told.Who:
         return told.Who(peer.hex(), self._name_of(peer), _words(peer))
@@ -404,7 +410,7 @@ class Network:
         offset = round(neighbour.clock_offset_s) if neighbour else 0
         return told.Peer(
             id=peer.hex(),
-            name=book.name_of(peer),
+            name=self._name_of(peer),
             words=_words(peer),
             online=neighbour is not None,
             path=neighbour.link.path.kind if neighbour else "",

@@ -43,7 +43,7 @@ def compare(one: Gossip, other: Gossip, now: float = NOW) -> int:
         sent = one.digests()
         reply = other.answer_digests(a, sent, now)
         assert isinstance(reply, Summaries)
-        delta = one.follow(sent, reply, now)
+        delta = one.follow(b, sent, reply, now)
         if delta is None:
             return count
         answer, _ = other.answer_delta(a, delta, now)
@@ -92,7 +92,7 @@ def test_a_thousand_members_reach_a_newcomer_in_messages_within_the_limit() -> N
     sent = fresh.digests()
     reply = full.answer_digests(fresh.store.me, sent, NOW)
     assert isinstance(reply, Summaries)
-    delta = fresh.follow(sent, reply, NOW)
+    delta = fresh.follow(person(9).id, sent, reply, NOW)
     assert delta is not None
     assert len(delta.wants) == PREFIX * RECORDS
     answer, _ = full.answer_delta(fresh.store.me, delta, NOW)
@@ -205,7 +205,7 @@ def test_digests_of_the_wrong_size_are_a_fault(bits: int, hashes: bytes) -> None
 def test_answers_that_were_not_asked_for_are_a_fault(buckets: list[int], names: bytes) -> None:
     side, bad = node(), Summaries(buckets=buckets, names=names)
     with pytest.raises(ProtocolError):
-        side.follow(side.digests(), bad, NOW)
+        side.follow(person(9).id, side.digests(), bad, NOW)
 
 
 @settings(deadline=None)
@@ -213,7 +213,7 @@ def test_answers_that_were_not_asked_for_are_a_fault(buckets: list[int], names: 
 def test_made_up_names_cost_one_question(buckets: set[int], names: list[bytes]) -> None:
     side = node(0, *CERTIFICATES)
     sent = side.digests()
-    delta = side.follow(sent, Summaries(buckets=sorted(buckets), names=b"".join(names)), NOW)
+    delta = side.follow(person(9).id, sent, Summaries(buckets=sorted(buckets), names=b"".join(names)), NOW)
     assert delta is None or len(delta.wants) <= PREFIX * RECORDS
 
 

@@ -321,3 +321,13 @@ def test_who_was_removed_by_the_founder_changes_nothing_any_more(
     for record in data.draw(st.lists(st.sampled_from(theirs), max_size=10)):
         state.add(record)
     assert set(state.members()) == before
+
+
+@given(st.lists(st.sampled_from(pool()), max_size=30))
+def test_what_proves_a_member_is_enough_for_who_knows_only_the_charter(chosen: list[Record]) -> None:
+    state = circle(*chosen)
+    for member in state.members():
+        proofs = [entry.record for entry in state.proofs(member)]
+        assert len(proofs) <= DEPTH
+        assert len({proof.name for proof in proofs}) == len(proofs)
+        assert member == ADA.id or circle(*proofs).role_of(member) == state.role_of(member)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pares.circle.overlay import FAR, INCOMING, MESH, OUTGOING, RETRY_MOST_S, Overlay
+from pares.circle.overlay import FAR, INCOMING, MESH, OUTGOING, RETRY_MOST_S, RETRY_S, Overlay
 from pares.wire.signing import PeerId
 
 
@@ -42,12 +42,15 @@ def test_who_fails_is_replaced_and_tried_again_later_and_later() -> None:
     second = overlay.choose(everybody, first[1:], (), 0)
     assert first[0] not in second
     assert set(first[1:]) < set(second)
-    assert overlay.next_try(first[0]) == 15
+    assert overlay.next_try(first[0]) == RETRY_S
     for _ in range(40):
         overlay.failed(first[0], 100)
     assert overlay.next_try(first[0]) == 100 + RETRY_MOST_S
     overlay.worked(first[0])
     assert overlay.choose(everybody, (), (), 100) == first
+    overlay.failed(first[0], 100)
+    overlay.try_all_again()
+    assert overlay.choose(everybody, (), (), 100) == first, "from another network everybody is worth a try"
 
 
 def test_those_present_come_first() -> None:

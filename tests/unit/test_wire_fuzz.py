@@ -181,7 +181,7 @@ def test_whatever_decodes_leaves_gossip_whole(body: bytes) -> None:
         if isinstance(message, Digests):
             gossip.answer_digests(peer, message, NOW)
         elif isinstance(message, Summaries):
-            gossip.follow(gossip.digests(), message, NOW)
+            gossip.follow(peer, gossip.digests(), message, NOW)
         elif isinstance(message, Delta):
             gossip.answer_delta(peer, message, NOW)
     except ProtocolError:

@@ -298,7 +298,7 @@ async def _round(
     reply = await neighbours.ask(peer, sent, Summaries)
     if not isinstance(reply, Summaries):
         return False
-    delta = circle.gossip.follow(sent, reply, time.time())
+    delta = circle.gossip.follow(peer, sent, reply, time.time())
     if delta is None:
         return False
     back = await neighbours.ask(peer, delta, Delta)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from pares.errors import RemoteError
 from pares.transport.admission import source_of
 from pares.transport.link import Connection, Stream, Transport
 from pares.transport.switchboard import Switchboard
-from pares.wire.messages import CIRCLE, Bye, Contact, Delta, Done, Hello, Join, Joined, Offer, Record, Refused
+from pares.wire.messages import CIRCLE, Bye, Contact, Delta, Done, Hello, Join, Joined, Offer, Refused
 from pares.wire.signing import Identity, PeerId
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ PRUNE_S = 60.0
 CONTACT_LIFE_S = 7 * 86_400
 CONTACT_RENEWAL_S = 86_400
 OFFER_LIFE_S = 1_800
+RELAYS = 2
+"""At so many a node can be found."""
 STRANGERS = 16
 STRANGERS_EACH = 8
 """Connections with those who may want to join; the same from one address, so that nobody alone keeps others out."""
@@ -160,10 +163,10 @@ class Gathering:
         return Hello(name=profile.name, version=profile.version, now=int(time.time()), observed=observed)
 
     def relays(self) -> Sequence[str]:
-        """Where members of our circles relay."""
+        """Where members of our circles relay, in an order of this node's own: nobody can choose to be everybody's."""
         now = time.time()
-        found = [o.relay for c in self.book.circles.values() for o in c.store.offers(now).values() if o.relay]
-        return tuple(dict.fromkeys(found))[:2]
+        found = {o.relay for c in self.book.circles.values() for o in c.store.offers(now).values() if o.relay}
+        return sorted(found, key=lambda url: hashlib.blake2b(url.encode(), key=self.identity.id).digest())
 
     def _allowed(self, link: Connection) -> bool:
         """Members, whom we are asking to let us in, and for a short while a few who may want to join."""
@@ -198,23 +201,11 @@ class Gathering:
         """A peer has been greeted: compare what both know of the circles they share."""
         for circle in list(self.book.with_peer(peer)):
             circle.gossip.link(peer)
-            certificates = [e.record for e in circle.store.membership.entries() if e.record.label == "certificate/1"]
-            proofs = self._chain(circle, certificates)
+            me = self.identity.id
+            proofs = [entry.record for entry in circle.store.membership.proofs(me)]
+            proofs += [e.record for e in circle.store.entries() if e.by == me and e.record.label == "contact/1"]
             await self.network.ask(peer, Delta(circle=circle.id, records=proofs), Delta)
             await compare(circle, peer, self.network, self.news)
-
-    def _chain(self, circle: Circle, certificates: Sequence[Record]) -> list[Record]:
-        """The certificates that make this node a member, from the founder down."""
-        by_name = {record.name: record for record in certificates}
-        members, found = circle.store.membership.members(), list[Record]()
-        peer: PeerId | None = self.identity.id
-        while peer is not None and (member := members.get(peer)) is not None and len(found) < 33:
-            if member.certificate in by_name:
-                found.append(by_name[member.certificate])
-            peer = member.invited_by if member.invited_by != peer else None
-        found.reverse()
-        mine = (e.record for e in circle.store.entries() if e.by == self.identity.id and e.record.label == "contact/1")
-        return [*found, *mine]
 
     async def _keep(self) -> None:
         """Once a second, and at once when something happened: dial, tell, compare, prune."""
@@ -240,8 +231,8 @@ class Gathering:
         online = set(self.network.online())
         for circle in self.book.circles.values():
             members = [peer for peer in circle.store.membership.members() if not self.book.blocked(peer)]
-            present = circle.store.offers(now)
-            for peer in circle.overlay.choose(members, online, present, now):
+            present, near = circle.store.offers(now), circle.store.near()
+            for peer in circle.overlay.choose(members, online, present, now, near):
                 if peer not in online:
                     self.network.start_reaching(peer)
 
@@ -283,7 +274,7 @@ class Gathering:
         own = self.transport.addresses()
         # One who sees it is enough here: only who is connected hears of it, to try a direct path.
         self.transport.advertise([address for address in self.network.observations.seen() if address not in own])
-        self.transport.use_relays([url for url in {relay, *self.relays()} if url])
+        self.transport.use_relays([url for url in dict.fromkeys((relay, *self.relays()[:RELAYS])) if url])
         fresh = Contact(
             sequence=0,
             expires=int(now) + CONTACT_LIFE_S,
@@ -293,6 +284,9 @@ class Gathering:
             relay=relay,
         )
         told = self._told
+        if told is not None and set(told.addresses) != set(fresh.addresses):
+            for circle in self.book.circles.values():
+                circle.overlay.try_all_again()  # another network: who could not be reached from the last one may be now
         if told is None or replace(told, sequence=0, expires=fresh.expires) != fresh or self._is_old(told, now):
             for circle in self.book.circles.values():
                 fresh = replace(fresh, sequence=max(fresh.sequence, circle.store.next_sequence(now)))

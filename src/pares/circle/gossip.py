@@ -4,7 +4,7 @@ A node compares itself with one link at a time, every `PERIOD_S`, and with a new
 
     sent = gossip.digests()                          request
     reply = other.answer_digests(me, sent, now)      its answer
-    delta = gossip.follow(sent, reply, now)          request, unless None: nothing differs
+    delta = gossip.follow(other, sent, reply, now)   request, unless None: nothing differs
     back, news = other.answer_delta(me, delta, now)  its answer
     news = gossip.take(peer, back, now)              and once more if `unfinished(delta, back)`
 
@@ -100,7 +100,7 @@ class Gossip:
             return Refused(code="busy", reason="You compare more often than this node can answer.")
         return Summaries(buckets=buckets, names=b"".join(names))
 
-    def follow(self, sent: Digests, reply: Summaries, now: float) -> Delta | None:
+    def follow(self, peer: PeerId, sent: Digests, reply: Summaries, now: float) -> Delta | None:
         """What to say to this answer; None if nothing differs. Raises ProtocolError."""
         buckets = reply.buckets
         if any(a >= b for a, b in pairwise(buckets)) or (buckets and buckets[-1] >> sent.bits):
@@ -109,6 +109,8 @@ class Gossip:
         kept = self.store.hashes(sent.bits)
         mine = [e for n in buckets if kept[n] != NOT_KEPT for e in self.store.bucket(sent.bits, n)]
         records = fitting(entry for entry in mine if entry.name[:PREFIX] not in theirs)
+        if not self._pays(peer, "out", records, now):
+            records = []
         wants = [prefix for prefix in theirs if self.store.wants(prefix, now)][:RECORDS]
         if not records and not wants:
             return None

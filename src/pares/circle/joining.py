@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from pares.circle import invites, membership
 from pares.circle.book import Book, Circle
 from pares.circle.gathering import CONTACT_LIFE_S, Event, Gathering
+from pares.circle.gossip import DELTA_BYTES, fitting
 from pares.circle.invites import UNKNOWN_INVITE, Invitation, Invite, NotAdmitted
 from pares.circle.statements import checked, signed
 from pares.errors import BadRequest, Forbidden, PeersUnreachable, RemoteError
@@ -62,9 +63,7 @@ class Letting:
             return Refused(code="bad_invite", reason=UNKNOWN_INVITE)  # this node has left it meanwhile
         log.info("join.admitted", extra={"peer": joiner.hex()[:8], "circle": circle.name})
         self._on_event(Event("joined", circle=circle.id, peer=joiner, invite=join.invite))
-        belonging = [entry.record for entry in circle.store.membership.entries()]
-        latest = [entry.record for entry in circle.store.entries() if entry.record.label in ("contact/1", "offer/1")]
-        return Joined(records=(belonging + latest)[:RECORDS])
+        return Joined(records=_first_records(circle, joiner))
 
     def _take_certificate(self, circle: Circle, join: Join) -> None:
         joiner = PeerId(join.joiner)
@@ -213,6 +212,16 @@ class Knocking:
         raise PeersUnreachable(
             f"What the member told of {invitation.name} is not sound: {unsound}.", hint="Ask for a new invite."
         )
+
+
+def _first_records(circle: Circle, joiner: PeerId) -> list[Record]:
+    """For who was let in: the charter and what makes them a member, then as much of the rest as fits."""
+    everything = circle.store.entries()
+    first = [next(everything), *circle.store.membership.proofs(joiner)]
+    names = {entry.name for entry in first}
+    room = DELTA_BYTES - sum(entry.size for entry in first)
+    rest = fitting((entry for entry in everything if entry.name not in names), room)
+    return [entry.record for entry in first] + rest[: RECORDS - len(first)]
 
 
 def check_link(invitation: Invitation, me: PeerId) -> None:

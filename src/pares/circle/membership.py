@@ -166,6 +166,39 @@ class Membership:
         """Who was a member and is none now, and who took the certificate back (they themselves: they left)."""
         return self._decided().removed
 
+    def proofs(self, peer: PeerId) -> list[Entry]:
+        """Certificates that make somebody a member for who knows only the charter, from the founder down.
+
+        Where an inviter was removed but its certificates are kept, the chain leads over one that was taken back.
+        """
+        roster = self._decided()
+        member = roster.members.get(peer)
+        if member is None or not member.certificate:
+            return []
+        chain = [self._certificates[member.certificate]]
+        if not self.charter.open:
+            ways = self._ways(roster)
+            while (signer := chain[-1].by) != self.founder:
+                chain.append(ways[signer])
+        return chain[::-1]
+
+    def _ways(self, roster: _Roster) -> dict[PeerId, Entry]:
+        """For everybody who ever was a member the certificate nearest to the founder."""
+        ways: dict[PeerId, Entry] = {}
+        ahead = [self.founder]
+        invited = defaultdict(list)
+        for name in sorted(roster.reached):
+            entry = self._certificates[name]
+            if as_kind(entry, Certificate).role == "member":
+                invited[entry.by].append(entry)
+        for signer in ahead:
+            for entry in invited[signer]:
+                peer = PeerId(as_kind(entry, Certificate).member)
+                if peer not in ways and peer != self.founder:
+                    ways[peer] = entry
+                    ahead.append(peer)
+        return ways
+
     def role_of(self, peer: PeerId) -> Role | None:
         member = self.members().get(peer)
         return member.role if member else None

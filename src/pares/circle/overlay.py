@@ -18,7 +18,7 @@ OUTGOING = 4
 FAR = 1
 """Of the outgoing links, in a circle that is kept in parts, to another part."""
 INCOMING = 12
-RETRY_S = 15.0
+RETRY_S = 5.0
 RETRY_MOST_S = 3_600.0
 
 
@@ -73,6 +73,10 @@ class Overlay:
     def worked(self, peer: PeerId) -> None:
         """A real exchange has succeeded."""
         self._failures.pop(peer, None)
+
+    def try_all_again(self) -> None:
+        """Nobody has to wait any more."""
+        self._failures.clear()
 
     def next_try(self, peer: PeerId) -> float | None:
         """When a peer that failed is tried again; None: now."""

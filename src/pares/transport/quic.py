@@ -436,12 +436,13 @@ class QuicTransport:
         return ip.is_loopback or not self._settings.loopback_only
 
     def _may_relay(self, url: str) -> bool:
-        if not self._settings.loopback_only:
-            return True
+        """A URL may come from a peer: never to services of this machine; in loopback mode nowhere else."""
+        host = urlsplit(url).hostname or ""
         try:
-            return ipaddress.ip_address(urlsplit(url).hostname or "").is_loopback
+            ip = ipaddress.ip_address(host)
         except ValueError:
-            return False
+            return bool(host) and host != "localhost" and not self._settings.loopback_only
+        return ip.is_loopback == self._settings.loopback_only and not (ip.is_unspecified or ip.is_multicast)
 
 
 async def _quietly(call: Coroutine[Any, Any, object]) -> None:

@@ -1,6 +1,6 @@
 """Circles of real nodes, each a process of its own, on loopback.
 
-    python bench/circles.py [--rounds 7] [--idle 30] [--peers 10]
+    python bench/joining.py [--rounds 7] [--idle 30] [--peers 10]
 
 * Joining by a link, from the request to the control API until an exchange with the member has succeeded. Next to it, in
   the same run: a bare connection of the same transport with one request over it.
