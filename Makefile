@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The multimodal library is not used: without it llama.cpp compiles in half the time.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 
-.PHONY: run test check lint types layers tests soak bench vendor constraints browser clean
+.PHONY: run test check lint types layers tests soak bench vendor constraints browser lab clean
 
 ## run: make the environment, fetch the starter model, start the node and open its page
 run: $(VENV)/.run
@@ -14,10 +14,10 @@ run: $(VENV)/.run
 	$(BIN)/pares up
 
 ## test: make the environment and run the whole suite
-test: $(VENV)/.dev browser tests
+test: $(VENV)/.dev browser lab tests
 
 ## check: what CI runs
-check: $(VENV)/.dev browser lint types layers tests
+check: $(VENV)/.dev browser lab lint types layers tests
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -33,7 +33,7 @@ tests: $(VENV)/.dev
 	$(BIN)/pytest -m "not soak"
 
 ## soak: longer proofs
-soak: $(VENV)/.dev browser
+soak: $(VENV)/.dev browser lab
 	$(BIN)/pytest -m soak --timeout 1800
 
 ## bench: the figures of docs/BENCHMARKS.md
@@ -55,6 +55,12 @@ constraints:
 browser:
 	@test -x /usr/bin/chromium || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) \
 		|| (echo "The page's tests need Chromium: install Debian's package 'chromium'." && exit 1)
+
+## lab: the tests of routers and networks make their own, in namespaces
+lab:
+	@(command -v ip && command -v iptables) >/dev/null \
+		|| (apt-get update -qq && apt-get install -y -qq --no-install-recommends iproute2 iptables) \
+		|| (echo "The tests of networks need root and Debian's packages 'iproute2' and 'iptables'." && exit 1)
 
 # uv is used where it is installed; plain pip does the same.
 $(VENV)/.run: pyproject.toml
