@@ -195,6 +195,9 @@ class ScriptedNetwork:
     async def network(self) -> Network:
         return msgspec.structs.replace(self.stands, peers_online=self._peers_online())
 
+    def figures(self) -> Mapping[str, tuple[str, float]]:
+        return {"peers_online": ("Peers that answer", self._peers_online())}
+
     # How the world moves
 
     def founds(self, title: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -281,6 +281,20 @@ class Network:
 
     async def network(self) -> told.Network:
         return self._network()
+
+    def figures(self) -> Mapping[str, tuple[str, float]]:
+        _, online, circles = self.state()
+        found = {"circles": ("Circles of this node", circles), "peers_online": ("Peers that answer", online)}
+        if self._relay is None:
+            return found
+        relay = self._relay.metrics
+        return found | {
+            "relay_clients": ("Members connected to the relay here", relay.clients),
+            "relay_forwarded_frames": ("Frames that it forwarded", relay.forwarded_frames),
+            "relay_forwarded_bytes": ("Bytes that it forwarded", relay.forwarded_bytes),
+            "relay_dropped_frames": ("Frames that it did not forward", relay.dropped.total()),
+            "relay_refused_connections": ("Connections that it did not take", relay.refused.total()),
+        }
 
     # What is told
 

@@ -250,6 +250,7 @@ async def test_metrics_count_without_telling_prompts(tmp_path: Path) -> None:
             'pares_first_token_seconds_count{model="tiny"} 2.0',
             'pares_tokens_per_second_count{model="tiny"} 2.0',
             "pares_models_loaded 1.0",
+            "pares_peers_online 0.0",
         ):
             assert line in text
         assert "secret" not in text

@@ -86,6 +86,10 @@ class NetworkServices(Protocol):
 
     async def network(self) -> Network: ...
 
+    def figures(self) -> Mapping[str, tuple[str, float]]:
+        """For `/metrics`: what each figure is, and its value now, by name."""
+        ...
+
 
 class Services(Protocol):
     """The node, as the API sees it."""
