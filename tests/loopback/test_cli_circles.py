@@ -22,7 +22,7 @@ from scripted_node import Call, Said, ScriptedNode, scripted_node
 
 NOW = datetime.now(UTC)
 ANNA = network.Who("aa" * 32, "Anna", "abandon ability able about above")
-SINCE = NOW - timedelta(minutes=5)
+SINCE = NOW - timedelta(hours=5)
 CIRCLE = network.Circle(
     id="c1" * 32, name="Friends", title="Friends", role="founder", open=False, internet=True, founder=ANNA,
     members=2, online=1, since=NOW, can_invite=True,
@@ -299,7 +299,7 @@ def test_peers_are_listed_and_say_why_they_are_not_there(node: ScriptedNode, par
     said = pares("peers")
     rows = [re.split(r" {3,}", line) for line in said.out.splitlines()]
     assert rows[0] == ["NAME", "WORDS", "ONLINE", "RTT", "PATH", "SINCE", "OFFERS"]
-    assert rows[1] == ["Béla", "zoo zone", "yes", "12 ms", "direct", "5 min", "relay, 64 GB memory"]
+    assert rows[1] == ["Béla", "zoo zone", "yes", "12 ms", "direct", "5 h", "relay, 64 GB memory"]
     assert rows[2][:3] == ["Cleo", "yard year", "no"]
     assert said.err == "Cleo: No answer.\n"
     told = pares("peers", "--json").json

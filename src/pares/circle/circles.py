@@ -175,7 +175,8 @@ class Circles:
         nonce = secrets.token_bytes(16)
         charter = membership.found(self.identity, name, now, nonce, open=open_, internet=internet)
         circle = await self.book.enter(charter, now)
-        await self._start()
+        gathering = await self._start()
+        await gathering.tell_contact()
         self._changed(circle)
         return circle
 
