@@ -13,12 +13,12 @@ import pytest
 
 from circle_nodes import Raw, circle_node, raw, until
 from circles import contact, invitation, nonce, person
-from pares.circle import invites
+from pares.circle import invites, overlay
 from pares.circle.answering import REQUESTS_BURST, REQUESTS_PER_S
 from pares.circle.book import Circle
 from pares.circle.circles import Circles
 from pares.circle.gathering import STRANGERS, STRANGERS_EACH, Event
-from pares.errors import Conflict, Forbidden, PeersUnreachable
+from pares.errors import Conflict, Forbidden, PeersUnreachable, RemoteError
 from pares.transport.link import Connection, Stream
 from pares.transport.memory import Network
 from pares.transport.switchboard import answer, ask, receive
@@ -331,3 +331,19 @@ async def test_stopping_in_the_middle_of_a_join_is_prompt_and_clean(tmp_path: Pa
             await asyncio.wait([joining])
             await stack.aclose()
             assert time.monotonic() - began < 2
+
+
+async def test_a_large_circle_leaves_each_node_so_many_links_of_others_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlay, "MESH", 2)
+    monkeypatch.setattr(overlay, "INCOMING", 2)
+    async with anna(tmp_path) as (network, node, circle), AsyncExitStack() as stack:
+        members = [await stack.enter_async_context(raw(network, number, polite)) for number in (11, 12, 13)]
+        for member in members:
+            certify(node, circle, member)
+        for member in members[:2]:
+            assert isinstance(await ask(await member.dial(node), HELLO, Hello), Hello)
+        with pytest.raises(RemoteError):
+            await ask(await members[2].dial(node), HELLO, Hello)
+        assert isinstance(await ask(await members[0].dial(node), Ping(number=1), Ping), Ping)

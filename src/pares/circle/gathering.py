@@ -173,14 +173,23 @@ class Gathering:
         peer = link.peer
         if self.book.blocked(peer):
             return False
-        if peer in self.expected or peer in self._strangers or any(self.book.with_peer(peer)):
+        if peer in self.expected or peer in self._strangers:
             return True
+        if shared := list(self.book.with_peer(peer)):
+            known = link.outgoing or self.network.is_connected(peer)
+            return known or any(self._has_room(circle) for circle in shared)
         source = source_of(link.observed) if link.observed else ""
         from_there = sum(stranger.source == source for stranger in self._strangers.values())
         if len(self._strangers) >= STRANGERS or from_there >= STRANGERS_EACH:
             return False
         self._strangers[peer] = _Stranger(time.monotonic() + STRANGER_S, source)
         return True
+
+    def _has_room(self, circle: Circle) -> bool:
+        """Whether one more member may keep a link with this node by its own choice."""
+        there = [n for peer in self.network.online() if circle.has(peer) and (n := self.network.get(peer))]
+        incoming = sum(not neighbour.link.outgoing for neighbour in there)
+        return circle.overlay.admits(len(circle.store.membership.members()), incoming)
 
     async def _handle(self, link: Connection, stream: Stream) -> None:
         await self._answering.handle(link, stream)
