@@ -29,12 +29,12 @@ from pares.circle.settings import Settings as CircleSettings
 from pares.circle.words import words
 from pares.errors import Conflict
 from pares.inference import machine
+from pares.standing import CLOCK_OFF_S, Means, Standing
 from pares.store.circles import CircleTables, InviteRecord
 from pares.store.database import Database
 from pares.store.events import Events
 from pares.transport.bittorrent_process import BitTorrent
 from pares.transport.bittorrent_process import Settings as BitTorrentSettings
-from pares.transport.link import ip_of
 from pares.transport.quic import QuicTransport
 from pares.transport.settings import Settings as TransportSettings
 from pares.wire.messages import CIRCLE, Contact
@@ -45,7 +45,6 @@ log = logging.getLogger(__name__)
 State = Literal["alone", "connecting", "connected", "offline"]
 NEWS_S = 0.3
 """Events of a moment are told together."""
-CLOCK_OFF_S = 60
 SHARES = (
     "Your node's name, and the addresses where it can be reached.",
     "Whether it is there, its version, and how much memory the machine has.",
@@ -81,10 +80,7 @@ class Network:
         self.name = (circle.name or hostname or "a node")[:64]
         self.version = __version__
         self.memory_bytes = machine.memory().total
-        self._relay: Relay | None = None
-        self._lan: Lan | None = None
-        self._directory: Directory | None = None
-        self._bittorrent: BitTorrent | None = None
+        self._means = Means()
         self._news: set[str] = set()
         self._something = asyncio.Event()
         self._stack = AsyncExitStack()
@@ -92,13 +88,7 @@ class Network:
     @property
     def relay_url(self) -> str:
         """See `circle.gathering.Profile`."""
-        if self._relay is None or self._relay_settings.url:
-            return self._relay_settings.url if self._relay else ""
-        gathering = self.circles_here.gathering
-        observed = gathering.network.observations.agreed() if gathering else ()
-        own = gathering.transport.addresses() if gathering else ()
-        host = next((str(ip_of(address)) for address in (*observed, *own) if not address.startswith("[")), "")
-        return f"http://{host}:{self._relay.port}" if host else ""
+        return self._standing.relay_url
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -111,6 +101,7 @@ class Network:
                 on_event=self._hear,
                 at_once=self._at_once,
             )
+            self._standing = Standing(self.circles_here, self._means, offline=self._offline)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             telling = tasks.create_task(self._tell(), name="tell of peers")
             stack.callback(telling.cancel)
@@ -134,15 +125,15 @@ class Network:
         book, network, tasks = gathering.book, gathering.network, gathering.tasks
         local = not self._transport.loopback_only
         if self._circle.lan and (local or self._circle.lan_interfaces):
-            self._lan = Lan(
+            lan = self._means.lan = Lan(
                 self.identity.id,
                 gathering.transport.addresses,
                 wanted=lambda peer: peer in book.members(),
                 seen=network.saw_nearby,
                 interfaces=self._circle.lan_interfaces,
             )
-            network.lan = self._lan.where
-            stack.callback(tasks.create_task(self._lan.run(), name="lan").cancel)
+            network.lan = lan.where
+            stack.callback(tasks.create_task(lan.run(), name="lan").cancel)
         if self._circle.dht and (local or self._circle.dht_private):
             settings = BitTorrentSettings(
                 state=self._home / "dht.state",
@@ -150,19 +141,17 @@ class Network:
                 bootstrap=self._circle.dht_bootstrap,
                 private=self._circle.dht_private,
             )
-            self._bittorrent = BitTorrent(settings, on_change=lambda: self._note("network"))
-            self._directory = Directory(self._bittorrent, self.identity, now=time.time, local=self._circle.dht_private)
-            network.dht = _newer(self._directory)
-            gathering.publish = self._directory.publish
-            stack.callback(tasks.create_task(self._bittorrent.run(), name="bittorrent").cancel)
-            stack.callback(tasks.create_task(self._directory.run(), name="dht").cancel)
+            bittorrent = BitTorrent(settings, on_change=lambda: self._note("network"))
+            directory = Directory(bittorrent, self.identity, now=time.time, local=self._circle.dht_private)
+            self._means.bittorrent, self._means.directory = bittorrent, directory
+            network.dht = _newer(directory)
+            gathering.publish = directory.publish
+            stack.callback(tasks.create_task(bittorrent.run(), name="bittorrent").cancel)
+            stack.callback(tasks.create_task(directory.run(), name="dht").cancel)
         if self._relay_settings.enabled:
             relay = Relay(self._relay_settings, allowed=lambda key: PeerId(key) in book.members())
-            self._relay = await stack.enter_async_context(relay)
-        stack.callback(self._unequip)
-
-    def _unequip(self) -> None:
-        self._lan = self._directory = self._bittorrent = self._relay = None
+            self._means.relay = await stack.enter_async_context(relay)
+        stack.callback(self._means.forget)
 
     # Events
 
@@ -172,8 +161,8 @@ class Network:
             self._events.publish("joined", {"circle": event.circle.hex(), "invite": event.invite.hex(), "peer": who})
         if event.kind in ("circles", "removed", "joined"):
             self._note("circles")
-            if self._relay is not None:
-                self._relay.recheck()
+            if self._means.relay is not None:
+                self._means.relay.recheck()
         self._note("peers")
         self._note("network")
 
@@ -285,9 +274,9 @@ class Network:
     def figures(self) -> Mapping[str, tuple[str, float]]:
         _, online, circles = self.state()
         found = {"circles": ("Circles of this node", circles), "peers_online": ("Peers that answer", online)}
-        if self._relay is None:
+        if self._means.relay is None:
             return found
-        relay = self._relay.metrics
+        relay = self._means.relay.metrics
         return found | {
             "relay_clients": ("Members connected to the relay here", relay.clients),
             "relay_forwarded_frames": ("Frames that it forwarded", relay.forwarded_frames),
@@ -306,56 +295,8 @@ class Network:
         return ("connected" if online else "connecting" if circles else "alone"), online, circles
 
     async def checks(self) -> Sequence[Check]:
-        """The doctor's lines about circles and peers; nothing while there is no circle."""
-        network = self.circles_here.network
-        if self._offline or network is None:
-            return ()
-        await network.check()
-        online, known = self._online(), self.circles_here.book.members()
-        reachable, message, hint = self._reachability()
-        found = [_peers_check(len(online), len(known))] if known else []
-        good = reachable in ("yes", "unknown")
-        found.append(Check("reachability", "ok" if good else "warning", message, hint if not good else ""))
-        for way in self._ways():
-            state: Literal["ok", "warning"] = "warning" if way.state == "fails" else "ok"
-            found.append(
-                Check(
-                    f"finding: {way.way}",
-                    state,
-                    f"{way.state}. {way.message}",
-                    _WAY_HINTS[way.way] if state == "warning" else "",
-                )
-            )
-        found.append(self._clock_check(online))
-        if self._relay is not None:
-            metrics = self._relay.metrics
-            found.append(
-                Check(
-                    "relay",
-                    "ok",
-                    f"{metrics.clients} members use this relay, {metrics.forwarded_frames} "
-                    f"frames so far; they reach it at {self.relay_url or 'an address not known yet'}.",
-                )
-            )
-        return found
-
-    def _clock_check(self, online: frozenset[PeerId]) -> Check:
-        """The clock of this machine beside its peers'."""
-        network = self.circles_here.network
-        neighbours = [network.get(peer) for peer in online] if network else []
-        offsets = sorted(n.clock_offset_s for n in neighbours if n)
-        if not offsets:
-            return Check("clock", "ok", "Not compared: no peer is online.")
-        middle = offsets[len(offsets) // 2]
-        if abs(middle) < CLOCK_OFF_S:
-            return Check("clock", "ok", f"Within {max(1, round(abs(middle)))} s of the peers' clocks.")
-        side = "behind" if middle > 0 else "ahead of"
-        return Check(
-            "clock",
-            "warning",
-            f"This machine is {abs(middle):.0f} s {side} its peers' clocks.",
-            "Set it by the network: records of peers expire by it.",
-        )
+        """The doctor's lines about circles and peers."""
+        return await self._standing.checks()
 
     def _must_be_online(self, what: str) -> None:
         if self._offline:
@@ -459,7 +400,7 @@ class Network:
         return tuple(dict.fromkeys(found))
 
     def _network(self) -> told.Network:
-        reachable, message, hint = self._reachability()
+        reachable, message, hint = self._standing.reachability()
         gathering = self.circles_here.gathering
         nat = gathering.network.observations.nat(gathering.transport.addresses()) if gathering else "unknown"
         return told.Network(
@@ -471,96 +412,14 @@ class Network:
             hint=hint,
             nat=nat,
             relay=gathering.relay_of_mine() if gathering else "",
-            relaying=self._relay is not None,
-            ways=tuple(self._ways()),
+            relaying=self._means.relay is not None,
+            ways=tuple(self._standing.ways()),
             peers_online=len(self._online()),
         )
-
-    def _reachability(self) -> tuple[told.Reachable, str, str]:
-        gathering = self.circles_here.gathering
-        if self._offline:
-            return "offline", "This node is offline by its settings: it sends nothing to anybody.", ""
-        if gathering is None:
-            hint = "Make a circle and invite somebody, or join one by a link."
-            return "alone", "This node belongs to no circle, and listens to nobody.", hint
-        observations, relay = gathering.network.observations, gathering.relay_of_mine()
-        match observations.nat(gathering.transport.addresses()):
-            case "none":
-                return "yes", "Peers anywhere can connect to this node directly.", ""
-            case "friendly":
-                return "yes", "Peers can connect to this node directly; the router lets them through.", ""
-            case "symmetric" if relay:
-                message = "The router here changes its port for every peer: from outside, peers come over a relay."
-                return "relay only", message, "Forward a UDP port to this machine, or use IPv6, for direct connections."
-            case "symmetric":
-                message = "The router here changes its port for every peer, and no circle of yours has a relay."
-                hint = "Ask a member with a public address to run `pares up --relay`, or forward a UDP port."
-                return "not from outside", message, hint
-        if self._online():
-            message = "Connected; whether it can be reached from other networks is not known yet."
-            return "unknown", message, "It shows when two peers from outside have seen this node."
-        return "unknown", "No peer has answered yet, so it is not known how this node can be reached.", ""
-
-    def _ways(self) -> list[told.WayState]:
-        network = self.circles_here.network
-        ways: list[told.WayState] = []
-        if network is None:
-            return ways
-        gathering = self.circles_here.gathering
-        assert gathering is not None
-        off = {
-            "lan": "" if self._lan else "Switched off by `circle.lan`, or by loopback mode.",
-            "dht": "" if self._directory else "Switched off by `circle.dht`, or by loopback mode.",
-            "relay": "" if gathering.relay_of_mine() else "No member of your circles relays.",
-        }
-        problems = {"lan": self._lan.problem if self._lan else "", "dht": self._dht_problem()}
-        for way in ("last address", "lan", "introduction", "dht", "relay"):
-            record = network.ways.get(way)
-            if reason := off.get(way, ""):
-                ways.append(told.WayState(way, "off", reason))
-            elif problem := problems.get(way, ""):
-                ways.append(told.WayState(way, "fails", problem))
-            elif record is None:
-                ways.append(told.WayState(way, "untried", "Was not needed yet."))
-            elif record.worked:
-                ways.append(told.WayState(way, "works", f"Found {_count(record.worked, 'peer')} so far."))
-            else:
-                ways.append(told.WayState(way, "fails", f"Tried in vain, {_count(record.failed, 'time')}."))
-        return ways
-
-    def _dht_problem(self) -> str:
-        wanted = any(c.store.membership.charter.internet for c in self.circles_here.book.circles.values())
-        if self._bittorrent is None or not wanted or self._bittorrent.status.nodes:
-            return ""
-        return "No node of the DHT has answered."
-
-
-_WAY_HINTS: dict[told.Way, str] = {
-    "last address": "It is normal after addresses changed: the other ways find the new ones.",
-    "lan": "A firewall here may block multicast DNS (UDP 5353), or the network keeps its machines apart.",
-    "introduction": "One side may be behind a router that changes its ports: a relay helps, `pares up --relay`.",
-    "dht": "UDP may be blocked by a firewall here, or no DHT node is known: see `circle.dht_bootstrap`.",
-    "relay": "The relay may be off: ask the member who runs it.",
-}
 
 
 def _newer(directory: Directory) -> Callable[[PeerId, int], Awaitable[Contact | None]]:
     return lambda peer, sequence: directory.lookup(peer, after=sequence)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _peers_check(online: int, known: int) -> Check:
-    if online:
-        return Check("peers", "ok", f"{online} of {known} members of your circles answer.")
-    return Check(
-        "peers",
-        "warning",
-        f"None of the {known} members of your circles answers.",
-        "Their nodes may be off; `pares peers` says for each why it was not reached.",
-    )
 
 
 def _words(key: bytes) -> str:
