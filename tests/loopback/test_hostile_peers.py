@@ -299,6 +299,17 @@ async def test_streams_that_drip_or_never_end_hold_up_nobody_else(victim: Victim
 
 
 async def test_a_thousand_connections_are_bounded_and_others_are_served(victim: Victim) -> None:
+    await burst(victim)
+
+
+@pytest.mark.soak
+async def test_ten_thousand_connections_are_bounded_and_others_are_served(victim: Victim) -> None:
+    for _ in range(10):
+        await burst(victim)
+
+
+async def burst(victim: Victim) -> None:
+    """All at once, by one key, while others are to be served."""
     async with hostile() as eve:
         target = where(victim.invitation())
         attempts = [asyncio.create_task(eve.transport.connect(target, CIRCLE, timeout_s=8)) for _ in range(CONNECTIONS)]

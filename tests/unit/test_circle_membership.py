@@ -267,6 +267,7 @@ def pool() -> list[Record]:
 
 
 POOL = pool()
+INVITATIONS = [record for record in POOL if record.label != "revocation/1"]
 
 
 def facts(state: Membership) -> object:
@@ -291,20 +292,24 @@ def test_order_duplicates_and_way_of_merging_change_nothing(data: st.DataObject,
     assert facts(left) == facts(right) == facts(straight)
 
 
-@settings(max_examples=100, deadline=None)
-@given(chosen=st.lists(st.sampled_from(POOL), max_size=50), who=st.sampled_from(PEOPLE[1:]))
-def test_every_member_hangs_on_the_founder(chosen: list[Record], who: Identity) -> None:
+@settings(max_examples=150, deadline=None)
+@given(chosen=st.lists(st.sampled_from(POOL), max_size=50))
+def test_every_member_hangs_on_the_founder(chosen: list[Record]) -> None:
     state = circle(*chosen)
-    members = state.members()
-    for member in members.values():
+    for peer, member in state.members().items():
         assert member.depth <= DEPTH
-        assert (member.depth == 0) == (member.invited_by is None)
-    founded = {peer for peer, member in members.items() if member.invited_by in (None, ADA.id)}
-    assert len(members) == 1 or len(founded) > 1 or state.removed()
-    if who.id in members:
-        others = set(members) - {who.id}
+        assert (member.depth == 0) == (member.invited_by is None) == (peer == ADA.id)
+        assert state.proofs(peer) or peer == ADA.id
+
+
+@settings(max_examples=150, deadline=None)
+@given(chosen=st.lists(st.sampled_from(INVITATIONS), max_size=50), who=st.sampled_from(PEOPLE[1:]))
+def test_a_removal_by_the_founder_takes_one_member_and_no_other(chosen: list[Record], who: Identity) -> None:
+    state = circle(*chosen)
+    others = set(state.members()) - {who.id}
+    if who.id in state.members():
         state.add(revoke(ADA, state, who.id, NOW))
-        assert set(state.members()) == others
+    assert set(state.members()) == others
 
 
 @settings(max_examples=100, deadline=None)

@@ -14,6 +14,8 @@ the founder down, one depth of invitations after the other:
   decides (the member itself comes last), and of several at the same distance what all of them keep. So a removed member
   cannot throw out, by leaving afterwards, whom the remover kept.
 * Who comes back has a new certificate; what they signed counts again, as for every member.
+  (Who left, and was invited again by somebody whom they had brought in, may when removed once more take others along:
+  what a revocation keeps counts from the first of their certificates. It is decided the same everywhere.)
 * In a commons (an open circle) all sign their own certificate, and only the founder and the member itself take it back.
 
 What a peer can make a node store is bounded. When a bound is reached, certificates that follow from nothing are given
@@ -223,7 +225,8 @@ class Membership:
     def signed_by(self, member: PeerId) -> list[bytes]:
         """Names of those certificates and revocations of `member` that are in force."""
         roster = self._decided()
-        made = (e for e in self._certificates.values() if e.name in roster.valid)
+        # Also those that were taken back: what their members signed may be kept, and hangs on them.
+        made = (e for e in self._certificates.values() if e.name in roster.reached)
         took = (e for e in self._revocations.values() if roster.in_force(e))
         return [entry.name for entries in (made, took) for entry in entries if entry.by == member]
 
@@ -384,7 +387,8 @@ class Membership:
         if entry.by != peer:
             roster.inviters[peer].add(entry.by)
         if revocations:
-            roster.kept[peer] |= set.intersection(*(set(as_kind(r, Revocation).keeps) for r in revocations))
+            if certificate.role == "member":  # what a guest signed never was in force: it is not kept from here on
+                roster.kept[peer] |= set.intersection(*(set(as_kind(r, Revocation).keeps) for r in revocations))
             roster.removed.setdefault(peer, min(r.by for r in revocations))
             return peer
         roster.valid.add(entry.name)
