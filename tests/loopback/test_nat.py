@@ -140,6 +140,9 @@ def test_when_all_addresses_changed_at_once_members_find_each_other_through_a_dh
 
 def test_offline_and_in_loopback_mode_nothing_leaves_the_machine(tmp_path: Path) -> None:
     with lan(1) as (machine,), captured(machine) as sent:
+        # With a router, whose hardware address is known: what is meant for it is seen to leave.
+        machine.ip("route", "replace", "default", "via", "10.77.0.254")
+        machine.ip("neigh", "add", "10.77.0.254", "lladdr", "02:00:00:00:00:09", "dev", "eth0")
         one, other = (Node(tmp_path / name, name, machine) for name in ("one", "other"))
         for each in (one, other):
             each.settings = {"circle_name": each.name, "transport_loopback_only": True}

@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from pares.errors import AlreadyRunning, Misconfigured
 from pares.transport.admission import Admission, Meter, source_of
 from pares.transport.endings import connection_end, plain, refusal, stream_end
 from pares.transport.link import Disconnected, Path, PathKind, Unreachable, Where, ip_of, is_lan
+from pares.transport.muzzle import muzzle
 from pares.transport.settings import Settings
 from pares.wire.signing import PeerId
 
@@ -217,6 +219,14 @@ class _Preset(iroh.Preset):
             builder.bind_addr(address)
 
 
+async def _bind_muzzled(options: iroh.EndpointOptions) -> iroh.Endpoint:
+    """The first endpoint of a process starts iroh's threads: started from here, they cannot ask for a router."""
+    with ThreadPoolExecutor(1, "muzzled", initializer=muzzle) as thread:
+        return await asyncio.get_running_loop().run_in_executor(
+            thread, lambda: asyncio.run(iroh.Endpoint.bind(options))
+        )
+
+
 class QuicTransport:
     """See `link.Transport`. Raises AlreadyRunning on entering if the port is taken.
 
@@ -241,15 +251,17 @@ class QuicTransport:
         try:
             for url in self._relays:
                 relays.insert(_relay(url))
-            self._endpoint = await iroh.Endpoint.bind(
-                iroh.EndpointOptions(
-                    preset=_Preset(*self._sockets()),
-                    secret_key=self._seed,
-                    alpns=[protocol.encode() for protocol in self._protocols],
-                    # Also with none yet: a map can grow, `disabled` cannot.
-                    relay_mode=iroh.RelayMode.custom(relays),
-                )
+            options = iroh.EndpointOptions(
+                preset=_Preset(*self._sockets()),
+                secret_key=self._seed,
+                alpns=[protocol.encode() for protocol in self._protocols],
+                # Also with none yet: a map can grow, `disabled` cannot.
+                relay_mode=iroh.RelayMode.custom(relays),
             )
+            if self._settings.loopback_only:
+                self._endpoint = await _bind_muzzled(options)
+            else:
+                self._endpoint = await iroh.Endpoint.bind(options)
         except iroh.IrohError as error:
             if error.kind() == iroh.IrohErrorKind.BIND:
                 raise AlreadyRunning(
