@@ -9,8 +9,9 @@ import msgspec
 from starlette.responses import Response
 
 from pares.api import anthropic, network, page, schemas, texts
+from pares.api import commons as told
 from pares.api.calls import Call, Query, Route, reply
-from pares.api.control import circles, conversations, events, models, node, peers, pulls
+from pares.api.control import circles, commons, conversations, events, models, node, peers, pulls
 from pares.api.control import reply as replies
 from pares.api.metrics import Metrics
 from pares.api.ollama import embeddings as ollama_embeddings
@@ -51,6 +52,7 @@ _HERE = "/pares/v1"
 _MODEL = f"{_HERE}/models/{{name:path}}"
 _CONVERSATION = f"{_HERE}/conversations/{{id}}"
 _CIRCLE = f"{_HERE}/circles/{{circle:path}}"
+_VERSION = f"{_HERE}/versions/{{version:path}}"
 
 CONTROL_ROUTES = (
     _control("POST", f"{_HERE}/login", node.login, "Swap a token for the page's cookie",
@@ -72,6 +74,8 @@ CONTROL_ROUTES = (
              body=schemas.LoadRequest, body_required=False, answer=schemas.Loaded),
     _control("POST", f"{_MODEL}/unload", models.unload, "Give a model's memory back", status=204),
     _control("POST", f"{_MODEL}/verify", models.verify, "Compare a file with its hash", answer=schemas.Verification),
+    _control("GET", f"{_MODEL}/statistics", commons.statistics, "Range, histogram and zeros of a tensor, sampled",
+             answer=told.TensorStatistics, query=(Query("tensor", _TEXT, "Its name"),)),
     _control("GET", _MODEL, models.detail, "Everything about a model but its tensors", answer=schemas.ModelDetail),
     _control("DELETE", _MODEL, models.remove, "Remove a model", answer=schemas.Removed,
              query=(Query("force", {"type": "boolean"}, "Also what stands on it"),)),
@@ -83,6 +87,8 @@ CONTROL_ROUTES = (
     _control("POST", f"{_HERE}/pulls/{{id}}/pause", pulls.pause, "Stop it and keep what there is",
              answer=schemas.PullStatus),
     _control("POST", f"{_HERE}/pulls/{{id}}/resume", pulls.resume, "Go on with it", answer=schemas.PullStatus),
+    _control("PATCH", f"{_HERE}/pulls/{{id}}", pulls.change, "Its priority and limit",
+             body=schemas.PullChange, answer=schemas.PullStatus),
     _control("DELETE", f"{_HERE}/pulls/{{id}}", pulls.cancel, "Forget it and what was fetched", status=204),
     _control("GET", f"{_HERE}/conversations", conversations.listed, "Conversations, newest first",
              answer=schemas.Conversations, query=(Query("search", _TEXT, "Part of the title or of a message"),)),
@@ -130,6 +136,26 @@ CONTROL_ROUTES = (
     _control("PATCH", f"{_HERE}/peers/{{peer:path}}", peers.change, "Name, block or unblock a peer",
              body=network.PeerChange, answer=network.Peer),
     _control("GET", f"{_HERE}/network", peers.network, "How this node stands in the network", answer=network.Network),
+    _control("GET", f"{_HERE}/versions", commons.listed, "What circles of this node offer, and what it offers",
+             answer=told.Versions),
+    _control("GET", f"{_VERSION}/lineage", commons.lineage, "What a version was made from, and what was made from it",
+             answer=told.Lineage),
+    _control("GET", f"{_VERSION}/envelope", commons.envelope, "Its signed statement, as it is passed on", answer=Json),
+    _control("POST", f"{_VERSION}/licence", commons.accept_licence, "Agree to its licence, once", status=204),
+    _control("POST", f"{_VERSION}/endorse", commons.endorse, "Stand for a version",
+             body=told.VoiceRequest, body_required=False, answer=told.Voice, status=201),
+    _control("POST", f"{_VERSION}/revoke", commons.revoke, "Take back what is yours, or warn of what is not",
+             body=told.VoiceRequest, answer=told.Voice, status=201),
+    _control("GET", _VERSION, commons.detail, "Everything about a version", answer=told.VersionDetail),
+    _control("POST", f"{_HERE}/share", commons.share, "Publish a model, and give it away in circles",
+             body=told.ShareRequest, answer=told.VersionDetail),
+    _control("POST", f"{_HERE}/unshare", commons.unshare, "Give it away no more",
+             body=told.UnshareRequest, status=204),
+    _control("GET", f"{_HERE}/swarm", commons.swarm, "Files that are fetched or given away", answer=told.Swarm),
+    _control("PATCH", f"{_HERE}/swarm", commons.change_swarm, "Switch seeding, and its limits",
+             body=told.SwarmChange, answer=told.Swarm),
+    _control("POST", f"{_HERE}/differences", commons.difference, "Which tensors differ between two models",
+             body=told.DifferenceRequest, answer=told.Difference),
     _control("GET", f"{_HERE}/logs", node.logs, "The newest lines of the log", answer=schemas.LogLines,
              query=(Query("after", _COUNT, "Only lines with ids above"),
                     Query("limit", {"type": "integer", "minimum": 1, "maximum": node.MAX_LOG_LINES}))),

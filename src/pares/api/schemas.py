@@ -6,9 +6,10 @@ Times are ISO 8601 in UTC, sizes are bytes, durations are seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 Fit = Literal["runs well", "tight", "needs more machines", "will not run"]
 
@@ -199,6 +200,12 @@ class PullStatus(msgspec.Struct, frozen=True):
     error: str = ""
     code: str = ""
     created_at: str = ""
+    layers: str = ""
+    """The part that is wanted; empty: all."""
+    priority: int = 1
+    limit_bytes_per_s: int = 0
+    version: str = ""
+    """The id of the version, where it comes from a circle."""
 
 
 class PullPlan(msgspec.Struct, frozen=True):
@@ -214,13 +221,31 @@ class PullPlan(msgspec.Struct, frozen=True):
     fits_disk: bool
     fit: Fit | None
     need: Need | None
+    version: str = ""
+    """The id of the version, where it would come from a circle."""
+    licence_text: str = ""
+    licence_accepted: bool = True
+    """False: `accept_licence` has to be given."""
+    holders: int = 0
+    """Members who would send it, and are there."""
 
 
 class PullRequest(msgspec.Struct, frozen=True):
     source: str
-    """A catalogue name, an https:// address, hf:owner/repo/file, or a local path."""
+    """A catalogue name, a version of a circle by name or id, an https:// address, hf:owner/repo/file, or a path."""
     name: str = ""
     dry_run: bool = False
+    layers: Annotated[str, Meta(pattern=r"^(|header|head|\d{1,5}-\d{1,5}(\+head)?)$")] = ""
+    """Only a part: `header`, `head` (with embedding and output), `A-B` (layers A up to, not including, B), `A-B+head`."""
+    accept_licence: bool = False
+    """Its licence was shown, and the owner of this node agrees to it."""
+    priority: Annotated[int, Meta(ge=0, le=2)] = 1
+    limit_bytes_per_s: Annotated[int, Meta(ge=0)] = 0
+
+
+class PullChange(msgspec.Struct, frozen=True, omit_defaults=True):
+    priority: Annotated[int, Meta(ge=0, le=2)] | None = None
+    limit_bytes_per_s: Annotated[int, Meta(ge=0)] | None = None
 
 
 class ImportRequest(msgspec.Struct, frozen=True):

@@ -7,6 +7,18 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pares.api.commons import (
+    Difference,
+    Lineage,
+    ShareRequest,
+    Swarm,
+    SwarmChange,
+    TensorStatistics,
+    UnshareRequest,
+    VersionDetail,
+    VersionRow,
+    Voice,
+)
 from pares.api.network import (
     Circle,
     CircleDetail,
@@ -91,6 +103,62 @@ class NetworkServices(Protocol):
         ...
 
 
+class CommonsServices(Protocol):
+    """Versions, what circles offer, and the swarm. A version is named by its id, the beginning of it, or its name."""
+
+    async def versions(self) -> Sequence[VersionRow]:
+        """All that circles of this node offer, and its own; by name, then size."""
+        ...
+
+    async def version(self, version: str) -> VersionDetail:
+        """Raises NotFound with the nearest names; Conflict with the publishers where a name means several."""
+        ...
+
+    async def envelope(self, version: str) -> bytes:
+        """The signed statement as it is passed on: a DSSE envelope in JSON."""
+        ...
+
+    async def lineage(self, version: str) -> Lineage: ...
+
+    async def share(self, request: ShareRequest) -> VersionDetail:
+        """Raises Conflict without a circle or a licence; ModelNotFound."""
+        ...
+
+    async def unshare(self, request: UnshareRequest) -> None:
+        """Raises Conflict where this is the last known copy in a circle, unless forced."""
+        ...
+
+    async def accept_licence(self, version: str) -> None: ...
+
+    async def endorse(self, version: str, text: str) -> Voice: ...
+
+    async def revoke(self, version: str, text: str) -> Voice:
+        """Take back one's own version or endorsement; of somebody else's version: warn of it."""
+        ...
+
+    async def verify(self, model: str) -> VersionDetail:
+        """Compute all roots and check all signatures. Raises VerificationFailed on the first mismatch."""
+        ...
+
+    async def swarm(self) -> Swarm: ...
+
+    async def change_swarm(self, change: SwarmChange) -> Swarm:
+        """In force at once, and kept."""
+        ...
+
+    async def statistics(self, model: str, tensor: str) -> TensorStatistics:
+        """Raises NotFound; NotSupported for a type that cannot be read."""
+        ...
+
+    async def difference(self, left: str, right: str) -> Difference:
+        """Between models here, or versions here. Raises NotFound."""
+        ...
+
+    def figures(self) -> Mapping[str, tuple[str, float]]:
+        """For `/metrics`."""
+        ...
+
+
 class Services(Protocol):
     """The node, as the API sees it."""
 
@@ -116,6 +184,9 @@ class Services(Protocol):
 
     @property
     def network(self) -> NetworkServices: ...
+
+    @property
+    def commons(self) -> CommonsServices: ...
 
     @property
     def events(self) -> Events:

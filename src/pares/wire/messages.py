@@ -15,6 +15,8 @@ from msgspec import Meta
 from pares.wire.signing import Digest, Key, Signed
 
 CIRCLE = "pares/circle/1"
+SWARM = "pares/swarm/1"
+BULK = "pares/bulk/1"
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Url = Annotated[str, Meta(max_length=256)]
@@ -29,6 +31,17 @@ Nonce = Annotated[bytes, Meta(min_length=16, max_length=16)]
 
 RECORDS = 256
 """Records in one message, at most."""
+HELD = 96
+TOLD = 128
+"""Versions, and statements on them, in one offer, at most."""
+FETCHED = 16
+"""Statements asked for at once, at most."""
+STATEMENT_BYTES = 64 * 1024
+"""A statement in its envelope, at most."""
+HASHES = 4096
+"""Piece hashes asked for at once, at most."""
+
+Layer = Annotated[int, Meta(ge=0, le=1 << 16)]
 
 
 class _Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower, kw_only=True):
@@ -48,6 +61,8 @@ class Charter(msgspec.Struct, frozen=True, kw_only=True):
     """A commons: who knows the link belongs; nobody vouches for anybody."""
     internet: bool = True
     """Whether members may be looked up in the Mainline DHT."""
+    copies: Annotated[int, Meta(ge=0, le=64)] = 2
+    """Members with room keep a version that fewer than so many hold; 0: nobody does."""
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +108,16 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
     relay: Url = ""
 
 
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that the signer of an offer holds and gives away: whole, or its header and some layers."""
+
+    version: Digest
+    layers: tuple[Layer, Layer] | None = None
+    """First, and the one after the last; equal: the header alone. None: the whole."""
+    head: bool = False
+    """Of what is not whole: also token embedding, final norm and output matrix."""
+
+
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """What the signer does for this circle now; the highest sequence counts."""
 
@@ -103,6 +128,11 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """It relays for members, here."""
     memory_bytes: Annotated[int, Meta(ge=0, le=1 << 60)] = 0
     version: Annotated[str, Meta(max_length=32)] = ""
+    bulk_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """TCP port of its BitTorrent session, at the addresses of its contact; 0: there is none."""
+    holds: Annotated[list[Held], Meta(max_length=HELD)] = []
+    tells: Annotated[list[Digest], Meta(max_length=TOLD)] = []
+    """Statements on versions that can be fetched from it, by their digests: versions, endorsements, revocations."""
 
 
 STATEMENTS: dict[str, type[Charter | Certificate | Revocation | Title | Contact | Offer]] = {
@@ -252,6 +282,7 @@ RefusalCode = Literal[
     "used_invite",
     "expired_invite",
     "not_connected",
+    "not_held",
     "busy",
     "bad_request",
 ]
@@ -266,3 +297,40 @@ class Refused(_Message, frozen=True):
 
 CircleRequest = Hello | Ping | Observe | Join | Digests | Delta | Introduce | Introduced | Bye
 CircleReply = Hello | Ping | Observed | Joined | Summaries | Delta | Introduced | Done | Refused
+
+
+# pares/swarm/1: between members of a circle; each stream carries one request and its one answer.
+
+
+class Fetch(_Message, frozen=True):
+    """Statements on versions, by the SHA-256 of what is signed in them. The answer is Statements."""
+
+    digests: Annotated[list[Digest], Meta(min_length=1, max_length=FETCHED)]
+
+
+class Statements(_Message, frozen=True):
+    """Those of the asked ones that the sender has and tells in a circle of both, as many as fit: DSSE envelopes."""
+
+    envelopes: Annotated[
+        list[Annotated[bytes, Meta(min_length=2, max_length=STATEMENT_BYTES)]], Meta(max_length=FETCHED)
+    ] = []
+
+
+class Pieces(_Message, frozen=True):
+    """Hashes of a file's pieces (BEP 52: a layer of its merkle tree). The answer is PieceHashes."""
+
+    root: Digest
+    first: Annotated[int, Meta(ge=0, le=1 << 32)] = 0
+    """The number of the first piece that is asked for."""
+
+
+class PieceHashes(_Message, frozen=True):
+    """SHA-256 of each piece's subtree, in order, from the first that was asked for on; as many as fit."""
+
+    root: Digest
+    first: Annotated[int, Meta(ge=0, le=1 << 32)]
+    hashes: Annotated[bytes, Meta(max_length=32 * HASHES)]
+
+
+SwarmRequest = Fetch | Pieces
+SwarmReply = Statements | PieceHashes | Refused
