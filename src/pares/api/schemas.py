@@ -236,7 +236,7 @@ class PullRequest(msgspec.Struct, frozen=True):
     name: str = ""
     dry_run: bool = False
     layers: Annotated[str, Meta(pattern=r"^(|header|head|\d{1,5}-\d{1,5}(\+head)?)$")] = ""
-    """Only a part: `header`, `head` (with embedding and output), `A-B` (layers A up to, not including, B), `A-B+head`."""
+    """Only a part: `header`; `head` (also embedding and output); `A-B` (layers A to before B); `A-B+head`."""
     accept_licence: bool = False
     """Its licence was shown, and the owner of this node agrees to it."""
     priority: Annotated[int, Meta(ge=0, le=2)] = 1

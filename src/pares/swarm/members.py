@@ -42,7 +42,7 @@ class Members(Protocol):
     def online(self) -> frozenset[PeerId]: ...
 
     def hosts(self, peer: PeerId) -> Sequence[str]:
-        """IP addresses at which a peer's machine may be, the likeliest first: of its connection, then of its contact."""
+        """IP addresses where a peer's machine may be, the likeliest first: of its connection, then of its contact."""
         ...
 
     async def ask(self, peer: PeerId, request: msgspec.Struct, kind: type[Reply], *, timeout_s: float) -> Reply:
