@@ -52,6 +52,13 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     layers: Annotated[int, Meta(ge=0, le=MAX_LAYERS)]
     parameters_per_layer: Annotated[tuple[Count, ...], Meta(max_length=MAX_LAYERS)] = ()
     embedding_length: Count = 0
+    feed_forward_length: Count = 0
+    heads: Count = 0
+    """Attention heads of a layer, the most that any has; likewise the next."""
+    kv_heads: Count = 0
+    key_length: Count = 0
+    value_length: Count = 0
+    sliding_window: Count = 0
     vocabulary: Count = 0
     context: Count = 0
     """Tokens it was trained with."""
