@@ -127,6 +127,35 @@ async def test_reads_cut_the_bytes_where_they_ask_to(make: Make) -> None:
 
 
 @on_both
+async def test_what_has_come_is_read_as_it_is_there_until_nothing_more_comes(make: Make) -> None:
+    async with connected(make) as (near, far):
+        ours, theirs = await stream(near, far)
+        await ours.send(b"hello")
+        assert await theirs.receive(1) == b"h"
+        assert await theirs.read(2) == b"el", "no more than was asked for"
+        assert await theirs.read(MIB) == b"lo", "without waiting for the rest"
+        content = random.Random(3).randbytes(2 * MIB)
+
+        async def rest() -> bytes:
+            return b"".join([piece async for piece in pieces()])
+
+        async def pieces() -> AsyncIterator[bytes]:
+            while piece := await theirs.read(100_000):
+                assert len(piece) <= 100_000
+                yield piece
+
+        reading = asyncio.create_task(rest())
+        await ours.send(content)
+        await ours.finish()
+        assert await reading == content
+        assert await theirs.read(1) == b"", "and so it stays"
+        ours, theirs = await stream(near, far)
+        ours.abort()
+        with pytest.raises(Disconnected):
+            await theirs.read(1)
+
+
+@on_both
 async def test_many_streams_at_once_do_not_mix(make: Make) -> None:
     async def ask(near: Connection, number: int) -> None:
         ours = await near.open()

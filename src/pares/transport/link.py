@@ -97,6 +97,9 @@ class Stream(Protocol):
     async def receive(self, size: int) -> bytes:
         """Exactly `size` bytes. Raises Disconnected if the stream ends before."""
 
+    async def read(self, most: int) -> bytes:
+        """What has come, at least one byte and up to `most`; nothing once the peer has finished."""
+
     async def finish(self) -> None:
         """Nothing more will be sent: the other side reads to the end."""
 

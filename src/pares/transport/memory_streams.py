@@ -136,6 +136,10 @@ class MemoryStream:
                 raise Disconnected(f"The stream ended {missing} bytes before the {size} that were to come.")
             await self._until(lambda: bool(self._arrived) or self._ended or bool(self._read_failure))
 
+    async def read(self, most: int) -> bytes:
+        await self._until(lambda: bool(self._arrived) or self._ended or bool(self._read_failure))
+        return await self.receive(min(most, len(self._arrived)))
+
     async def finish(self) -> None:
         self._check(self._write_failure)
         if self._finished:

@@ -95,6 +95,13 @@ class QuicStream:
         del self._ahead[:size]
         return content
 
+    async def read(self, most: int) -> bytes:
+        if self._ahead:
+            return await self.receive(min(most, len(self._ahead)))
+        piece = await self._call(self._recv.read(min(CHUNK, most)))
+        self._connection.meter.read(len(piece))
+        return piece
+
     async def finish(self) -> None:
         await self._call(self._send.finish())
 
