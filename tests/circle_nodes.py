@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from circles import person
@@ -18,7 +18,7 @@ from pares.store.database import Database
 from pares.transport.link import Connection, Where
 from pares.transport.memory import Line, MemoryTransport, Network
 from pares.transport.switchboard import Handler, Switchboard
-from pares.wire.messages import CIRCLE
+from pares.wire.messages import CIRCLE, Held
 from pares.wire.signing import Identity
 
 LINE = Line(latency_s=0.0005)
@@ -31,11 +31,25 @@ class Profile:
     version: str = "1"
     memory_bytes: int = 8 << 30
     relay_url: str = ""
+    bulk_port: int = 0
+    holds: dict[bytes, list[Held]] = field(default_factory=dict)
+    """By circle."""
+    tells: dict[bytes, list[bytes]] = field(default_factory=dict)
+
+    def holdings(self, circle: bytes) -> tuple[Sequence[Held], Sequence[bytes]]:
+        return self.holds.get(circle, ()), self.tells.get(circle, ())
 
 
 @asynccontextmanager
 async def circle_node(
-    network: Network, directory: Path, name: str, number: int, events: list[Event] | None = None
+    network: Network,
+    directory: Path,
+    name: str,
+    number: int,
+    events: list[Event] | None = None,
+    *,
+    profile: Profile | None = None,
+    handlers: Mapping[str, Handler] | None = None,
 ) -> AsyncIterator[Circles]:
     """The circles of one person, as a node has them."""
 
@@ -48,10 +62,11 @@ async def circle_node(
         heard = events if events is not None else []
         async with Circles(
             book,
-            Profile(name),
-            lambda: network.node(identity.seed, (CIRCLE,), LINE),
+            profile or Profile(name),
+            lambda protocols: network.node(identity.seed, protocols, LINE),
             equip=equip,
             on_event=heard.append,
+            handlers=handlers,
         ) as circles:
             yield circles
 

@@ -37,7 +37,7 @@ from pares.transport.bittorrent_process import BitTorrent
 from pares.transport.bittorrent_process import Settings as BitTorrentSettings
 from pares.transport.quic import QuicTransport
 from pares.transport.settings import Settings as TransportSettings
-from pares.wire.messages import CIRCLE, Contact
+from pares.wire.messages import Contact, Held
 from pares.wire.signing import Identity, PeerId
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ class Network:
         self.name = (circle.name or hostname or "a node")[:64]
         self.version = __version__
         self.memory_bytes = machine.memory().total
+        self.bulk_port = 0
         self._means = Means()
         self._news: set[str] = set()
         self._something = asyncio.Event()
@@ -89,6 +90,10 @@ class Network:
     def relay_url(self) -> str:
         """See `circle.gathering.Profile`."""
         return self._standing.relay_url
+
+    def holdings(self, circle: bytes) -> tuple[Sequence[Held], Sequence[bytes]]:
+        """See `circle.offers.Profile`."""
+        return (), ()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -117,8 +122,8 @@ class Network:
 
     # Downwards
 
-    def _make_transport(self) -> QuicTransport:
-        return QuicTransport(self.identity.seed, (CIRCLE,), self._transport)
+    def _make_transport(self, protocols: Sequence[str]) -> QuicTransport:
+        return QuicTransport(self.identity.seed, protocols, self._transport)
 
     async def _equip(self, gathering: Gathering, stack: AsyncExitStack) -> None:
         """Give the network of circles its ways of finding peers, and the relay that this node may be."""

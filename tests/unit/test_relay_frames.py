@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pares.circle import relay_frames as frames
 from pares.circle.relay_frames import FRAME_BYTES, VERSION_1, VERSION_2, Kind, Packet, Ping, Pong, Status
-from pares.circle.relay_limits import Bucket, Door
+from pares.circle.relay_limits import Door
+from pares.transport.bucket import Bucket
 from pares.wire.framing import ProtocolError
 from pares.wire.signing import BadSignature
 

@@ -18,9 +18,9 @@ from msgspec.structs import replace
 from pares.circle.book import Book, Circle
 from pares.circle.gossip import unfinished
 from pares.circle.neighbours import Neighbours
-from pares.circle.relay_limits import Bucket
 from pares.circle.statements import Entry
 from pares.errors import RemoteError
+from pares.transport.bucket import Bucket
 from pares.transport.link import Connection, Disconnected, Stream, may_dial
 from pares.transport.switchboard import answer, receive
 from pares.wire.framing import MESSAGE_BYTES, ProtocolError

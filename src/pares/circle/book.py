@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -48,6 +48,21 @@ class Circle:
 
     def has(self, peer: PeerId) -> bool:
         return peer in self.store.membership.members()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What other rooms may know of a circle, at one moment."""
+
+    id: bytes
+    name: str
+    open: bool
+    internet: bool
+    copies: int
+    members: frozenset[PeerId]
+    """This node included."""
+    offers: Mapping[PeerId, Offer]
+    """In force, this node's own included; not of those whom its owner blocked."""
 
 
 class Book:
@@ -113,6 +128,21 @@ class Book:
         if new or gone:
             await self._tables.change_statements(circle.id, new=new, gone=gone)
             circle.saved = set(held)
+
+    def facts(self, now: float) -> tuple[Facts, ...]:
+        """Of all circles."""
+        return tuple(
+            Facts(
+                id=circle.id,
+                name=circle.name,
+                open=(charter := circle.store.membership.charter).open,
+                internet=charter.internet,
+                copies=charter.copies,
+                members=frozenset(circle.store.membership.members()),
+                offers={p: offer for p, offer in circle.store.offers(now).items() if not self.blocked(p)},
+            )
+            for circle in self.circles.values()
+        )
 
     def with_peer(self, peer: PeerId) -> Iterator[Circle]:
         """The circles that this peer belongs to as well."""

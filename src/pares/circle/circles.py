@@ -7,20 +7,22 @@ import contextlib
 import gc
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pares.circle import invites, membership
 from pares.circle.book import Book, Circle
-from pares.circle.gathering import Event, Gathering, Profile
+from pares.circle.gathering import Event, Gathering
 from pares.circle.invites import Invitation
 from pares.circle.joining import Knocking, Letting, check_link
 from pares.circle.neighbours import Neighbours
+from pares.circle.offers import Profile
 from pares.errors import BadRequest, Conflict, Forbidden, NotFound, ParesError
 from pares.store.circles import InviteRecord
 from pares.transport.link import Transport
-from pares.wire.messages import Delta, Role
+from pares.transport.switchboard import Handler
+from pares.wire.messages import CIRCLE, Delta, Role
 from pares.wire.signing import Identity, PeerId
 
 PARTING_S = 2.0
@@ -28,26 +30,31 @@ Found = TypeVar("Found")
 
 
 class Circles:
-    """`async with` it. `transport()` and `equip(gathering, stack)` are called when the network begins: the second gives
-    it its ways of finding peers, as contexts of the stack."""
+    """`async with` it. `transport(protocols)` and `equip(gathering, stack)` are called when the network begins: the
+    second gives it its ways of finding peers, as contexts of the stack."""
 
     def __init__(
         self,
         book: Book,
         profile: Profile,
-        transport: Callable[[], Transport],
+        transport: Callable[[Sequence[str]], Transport],
         *,
         equip: Callable[[Gathering, contextlib.AsyncExitStack], Awaitable[None]],
         on_event: Callable[[Event], None],
         at_once: bool = True,
+        handlers: Mapping[str, Handler] | None = None,
     ) -> None:
-        """`at_once`: with the network of the circles there are; else it begins with the first verb that needs it."""
+        """`at_once`: with the network of the circles there are; else it begins with the first verb that needs it.
+
+        `handlers`: see `Gathering`.
+        """
         self.book = book
         self._at_once = at_once
         self._profile = profile
         self._make_transport = transport
         self._equip = equip
         self._on_event = on_event
+        self._handlers = dict(handlers or {})
         self._letting = Letting(book, self._hear)
         self._starting = asyncio.Lock()
         self._running: asyncio.Task[None] | None = None
@@ -94,8 +101,14 @@ class Circles:
         """The network's life, in a task of its own: whoever made the first circle may be gone when the last is left."""
         try:
             async with contextlib.AsyncExitStack() as stack:
-                transport, admit = self._make_transport(), self._letting.admit
-                gathering = Gathering(self.book, self._profile, transport, admit=admit, on_event=self._hear)
+                gathering = Gathering(
+                    self.book,
+                    self._profile,
+                    self._make_transport((CIRCLE, *self._handlers)),
+                    admit=self._letting.admit,
+                    on_event=self._hear,
+                    handlers=self._handlers,
+                )
                 await stack.enter_async_context(gathering)
                 await self._equip(gathering, stack)
                 self.gathering = gathering
@@ -169,11 +182,11 @@ class Circles:
 
     # Circles
 
-    async def create(self, name: str, *, open_: bool = False, internet: bool = True) -> Circle:
-        """A new circle, with this node as its founder."""
+    async def create(self, name: str, *, open_: bool = False, internet: bool = True, copies: int = 2) -> Circle:
+        """A new circle, with this node as its founder. `copies`: see `Charter`."""
         now = int(time.time())
         nonce = secrets.token_bytes(16)
-        charter = membership.found(self.identity, name, now, nonce, open=open_, internet=internet)
+        charter = membership.found(self.identity, name, now, nonce, open=open_, internet=internet, copies=copies)
         circle = await self.book.enter(charter, now)
         gathering = await self._start()
         await gathering.tell_contact()

@@ -8,22 +8,24 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from msgspec.structs import replace
 
 from pares.circle.answering import Answering, compare
 from pares.circle.book import Book, Circle
+from pares.circle.links import Links
 from pares.circle.neighbours import Neighbours
+from pares.circle.offers import Offers, Profile
 from pares.circle.statements import Entry, signed
 from pares.errors import RemoteError
 from pares.transport.admission import source_of
 from pares.transport.link import Connection, Stream, Transport
-from pares.transport.switchboard import Switchboard
-from pares.wire.messages import CIRCLE, Bye, Contact, Delta, Done, Hello, Join, Joined, Offer, Refused
+from pares.transport.switchboard import Handler, Switchboard
+from pares.wire.messages import BULK, CIRCLE, Bye, Contact, Delta, Done, Hello, Join, Joined, Refused
 from pares.wire.signing import Identity, PeerId
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,6 @@ NEWS_S = 0.2
 PRUNE_S = 60.0
 CONTACT_LIFE_S = 7 * 86_400
 CONTACT_RENEWAL_S = 86_400
-OFFER_LIFE_S = 1_800
 RELAYS = 2
 """At so many a node can be found."""
 STRANGERS = 16
@@ -55,24 +56,6 @@ class Event:
     invite: bytes = b""
 
 
-class Profile(Protocol):
-    """What this node says of itself."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def memory_bytes(self) -> int: ...
-
-    @property
-    def relay_url(self) -> str:
-        """Where this node relays for members; empty if it does not."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Stranger:
     until: float
@@ -91,7 +74,9 @@ class Gathering:
         *,
         admit: Callable[[Join], Awaitable[Joined | Refused]],
         on_event: Callable[[Event], None],
+        handlers: Mapping[str, Handler] | None = None,
     ) -> None:
+        """`handlers` of further protocols, by which members of its circles may connect, and nobody else."""
         self.book = book
         self.profile = profile
         self.transport = transport
@@ -101,6 +86,8 @@ class Gathering:
         self.publish: Callable[[Contact | None], None] = lambda contact: None
         """Tells the DHT where this node is; None: nothing any more."""
         self._on_event = on_event
+        self._handlers = dict(handlers or {})
+        self._offers = Offers(book.identity, profile)
         self._stack = contextlib.AsyncExitStack()
         self._strangers: dict[PeerId, _Stranger] = {}
         self._wake = asyncio.Event()
@@ -116,7 +103,11 @@ class Gathering:
             await stack.enter_async_context(self.transport)
             self.tasks = await stack.enter_async_context(asyncio.TaskGroup())
             switchboard = Switchboard(
-                self.transport, {CIRCLE: self._handle}, allowed=self._allowed, on_change=self._changed
+                self.transport,
+                {CIRCLE: self._handle, **self._handlers},
+                allowed=self._allowed,
+                on_change=self._changed,
+                lasting=(BULK,),
             )
             self.network = Neighbours(
                 self.book,
@@ -127,6 +118,7 @@ class Gathering:
                 on_change=self._peer_changed,
             )
             self.network.relays = self.relays
+            self.links = Links(self.book, self.network, switchboard, self._handlers)
             self._answering = Answering(self.book, self.network, self)
             stack.callback(self.network.stop)
             self.switchboard = await stack.enter_async_context(switchboard)
@@ -146,6 +138,10 @@ class Gathering:
         """Something changed: save and spread it soon."""
         if circle is not None:
             self._dirty.add(circle.id)
+        self._wake.set()
+
+    def touch_offers(self) -> None:
+        """What this node holds has changed: its offers are made anew soon."""
         self._wake.set()
 
     def part(self, peer: PeerId) -> None:
@@ -170,6 +166,8 @@ class Gathering:
 
     def _allowed(self, link: Connection) -> bool:
         """Members, whom we are asking to let us in, and for a short while a few who may want to join."""
+        if link.protocol != CIRCLE:
+            return self.links.allowed(link)
         peer = link.peer
         if self.book.blocked(peer):
             return False
@@ -234,6 +232,7 @@ class Gathering:
                     circle.store.prune(time.time())
             await self._save_dirty()
             self._drop_strangers()
+            self.links.close_idle()
 
     def _dial(self) -> None:
         now = time.time()
@@ -309,26 +308,12 @@ class Gathering:
                 circle.gossip.made(signed(self.identity, "contact/1", self._told), now)
                 self._dirty.add(circle.id)
                 self._wake.set()
-            self._tell_offer(circle, now)
+            if (offer := self._offers.make(circle, now)) is not None:
+                circle.gossip.made(offer, now)
+                self._wake.set()
 
     def _is_old(self, told: Contact, now: float) -> bool:
         return told.expires - now < CONTACT_LIFE_S - CONTACT_RENEWAL_S
-
-    def _tell_offer(self, circle: Circle, now: float) -> None:
-        mine = circle.store.offer(self.identity.id, now)
-        profile = self.profile
-        same = mine and mine.relay == profile.relay_url and mine.expires - now > OFFER_LIFE_S / 2
-        if not same:
-            offer = Offer(
-                circle=circle.id,
-                sequence=circle.store.next_sequence(now),
-                expires=int(now) + OFFER_LIFE_S,
-                relay=profile.relay_url,
-                memory_bytes=profile.memory_bytes,
-                version=profile.version,
-            )
-            circle.gossip.made(signed(self.identity, "offer/1", offer), now)
-            self._wake.set()
 
     def relay_of_mine(self) -> str:
         """The relay that others may find this node at: the first of the circles', if any."""

@@ -22,8 +22,8 @@ from itertools import pairwise
 from typing import Literal
 
 from pares.circle.records import NOT_KEPT, PREFIX, Store
-from pares.circle.relay_limits import Bucket
 from pares.circle.statements import Entry
+from pares.transport.bucket import Bucket
 from pares.wire.framing import MESSAGE_BYTES, ProtocolError
 from pares.wire.messages import RECORDS, STATEMENTS, Delta, Digests, Record, Refused, Summaries
 from pares.wire.signing import PeerId

@@ -406,9 +406,11 @@ def found(
     *,
     open: bool = False,  # noqa: A002 - the field's name
     internet: bool = True,
+    copies: int = 2,
 ) -> Record:
     """The charter of a new circle, with this node as its founder."""
-    return signed(identity, "charter/1", Charter(name=name, created=now, nonce=nonce, open=open, internet=internet))
+    charter = Charter(name=name, created=now, nonce=nonce, open=open, internet=internet, copies=copies)
+    return signed(identity, "charter/1", charter)
 
 
 def certify(identity: Identity, circle: bytes, member: PeerId, role: Role, now: int, nonce: bytes) -> Record:

@@ -301,7 +301,7 @@ class Neighbours:
         local = tuple(self.lan(peer)) if self.lan else ()
         last = (known.address,) if known and known.address else ()
         theirs = (*contact.observed, *contact.addresses) if contact else ()
-        relay = relay or self._usable(contact.relay if contact else "") or next(iter(self.relays()), "")
+        relay = relay or self.usable(contact.relay if contact else "") or next(iter(self.relays()), "")
         found = tuple(dict.fromkeys((*local, *last, *addresses, *theirs)))
         if not found and not relay:
             return None
@@ -335,7 +335,7 @@ class Neighbours:
                 except RemoteError:
                     continue
                 if isinstance(reply, Introduced) and reply.peer == peer:
-                    neighbour = await self._dial(Where(peer, tuple(reply.addresses), self._usable(reply.relay)))
+                    neighbour = await self._dial(Where(peer, tuple(reply.addresses), self.usable(reply.relay)))
                     self._note("introduction", worked=neighbour is not None)
                     if neighbour:
                         return neighbour
@@ -355,7 +355,7 @@ class Neighbours:
             attempt.tried.append("the DHT does not know it")
             self._note("dht", worked=False)
             return None
-        neighbour = await self._dial(Where(peer, (*contact.observed, *contact.addresses), self._usable(contact.relay)))
+        neighbour = await self._dial(Where(peer, (*contact.observed, *contact.addresses), self.usable(contact.relay)))
         self._note("dht", worked=neighbour is not None)
         if neighbour is None:
             attempt.tried.append("where it is by the DHT nothing answers")
@@ -374,7 +374,7 @@ class Neighbours:
     def start_meeting(self, message: Introduced) -> None:
         """Somebody brings us together with a peer: dial it now, as it dials us."""
         self._start_meeting(
-            Where(PeerId(message.peer), tuple(message.addresses), self._usable(message.relay)), "introduction"
+            Where(PeerId(message.peer), tuple(message.addresses), self.usable(message.relay)), "introduction"
         )
 
     def saw_nearby(self, peer: PeerId, addresses: Sequence[str]) -> None:
@@ -419,7 +419,7 @@ class Neighbours:
             reply = await ask(link, self._hello(link.observed), Hello, timeout_s=DIAL_S)
             self.greeted(where.peer, reply, rtt_ms=(time.perf_counter() - began) * 1e3)
 
-    def _usable(self, relay: str) -> str:
+    def usable(self, relay: str) -> str:
         """A relay that a peer names is used only if a member of our circles offers it: else it could be anything."""
         return relay if relay in self.relays() else ""
 

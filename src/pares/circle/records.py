@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 
 from pares.circle.membership import Membership
-from pares.circle.relay_limits import Bucket
 from pares.circle.statements import Entry, as_kind, checked
+from pares.transport.bucket import Bucket
 from pares.wire.messages import Certificate, Contact, Offer, Record
 from pares.wire.signing import PeerId
 

@@ -1,4 +1,4 @@
-"""Who may come in, and how much may pass: a relay's token buckets and door. Pure: `now` in seconds, monotonic."""
+"""Who may come in, and how much may pass: a relay's pace and door. Pure: `now` in seconds, monotonic."""
 
 from __future__ import annotations
 
@@ -6,43 +6,12 @@ from collections import Counter
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Literal
 
+from pares.transport.bucket import Bucket
+
 Refusal = Literal["full", "address_full", "address_rate"]
 
 _REMEMBERED = 4096
 """Addresses that are remembered because they knocked lately, at most."""
-
-
-class Bucket:
-    """A token bucket that may go into debt: what was taken is paid for by waiting afterwards."""
-
-    __slots__ = ("_burst", "_level", "_rate", "_then")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate, self._burst = rate, burst
-        self._level, self._then = burst, now
-
-    def take(self, amount: float, now: float) -> float:
-        """Take it in any case; seconds to wait until the debt is paid, 0 if there is none."""
-        self._refill(now)
-        self._level -= amount
-        return max(0.0, -self._level / self._rate)
-
-    def try_take(self, amount: float, now: float) -> bool:
-        """Take it if it is there."""
-        self._refill(now)
-        if self._level < amount:
-            return False
-        self._level -= amount
-        return True
-
-    def full(self, now: float) -> bool:
-        """Whether it is as if nothing had ever been taken."""
-        self._refill(now)
-        return self._level >= self._burst
-
-    def _refill(self, now: float) -> None:
-        self._level = min(self._burst, self._level + max(0.0, now - self._then) * self._rate)
-        self._then = now
 
 
 class Pace:

@@ -12,7 +12,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import Event
 
-from pares.circle.relay_limits import Bucket
+from pares.transport.bucket import Bucket
 
 _SLICE, _FRAMES_AHEAD = 16 * 1024, 4096
 """More frames than an honest client's datagrams in one read of the socket."""

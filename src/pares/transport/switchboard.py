@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TypeVar
@@ -66,11 +66,14 @@ class Switchboard:
         *,
         allowed: Callable[[Connection], bool],
         on_change: Callable[[PeerId], None] = lambda peer: None,
+        lasting: Collection[str] = (),
     ) -> None:
+        """`lasting`: protocols whose streams may be open for long; their handlers have deadlines of their own."""
         self.transport = transport
         self._handlers = handlers
         self._allowed = allowed
         self._on_change = on_change
+        self._lasting = frozenset(lasting)
         self._links: dict[_Wire, Connection] = {}
         self._adopted: dict[_Wire, float] = {}
         self._retired: dict[Connection, asyncio.TimerHandle] = {}
@@ -264,7 +267,7 @@ class Switchboard:
     async def _answer(self, handler: Handler, link: Connection, stream: Stream) -> None:
         try:
             with Fence() as fence:
-                async with asyncio.timeout(REQUEST_S):
+                async with asyncio.timeout(None if link.protocol in self._lasting else REQUEST_S):
                     await handler(link, stream)
         except asyncio.CancelledError:
             stream.abort()

@@ -151,7 +151,7 @@ BODY_BYTES: dict[str, int] = {
     "revocation/1": 48 * 1024,
     "title/1": 1024,
     "contact/1": 4 * 1024,
-    "offer/1": 8 * 1024,
+    "offer/1": 16 * 1024,
 }
 """The body of a signed statement, at most; room for fields that later versions add."""
 
