@@ -23,6 +23,7 @@ from pares.errors import BadRequest, BrokenModelFile, NotEnoughMemory, NotSuppor
 from pares.inference import schema_limits
 from pares.inference.generation import Sampling, Vocabulary
 from pares.inference.sampling import FullDraw, draw, most_likely
+from pares.inference.tensor_types import TENSOR_TYPES
 
 Floats = NDArray[np.float32]
 
@@ -81,6 +82,45 @@ def quantize(source: Path, target: Path, *, file_type: int = c.LLAMA_FTYPE_MOSTL
     params.nthread, params.ftype = threads, file_type
     if c.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(params)) != 0:
         raise BrokenModelFile(f"llama.cpp could not quantize {source.name}: {last_log()}")
+
+
+class _TypeTraits(ctypes.Structure):
+    """`struct ggml_type_traits`: how ggml handles one type of tensor."""
+
+    _fields_ = [
+        ("type_name", ctypes.c_char_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", ctypes.c_void_p),
+        ("from_float_ref", ctypes.c_void_p),
+    ]
+
+
+_type_traits = ctypes.CFUNCTYPE(ctypes.POINTER(_TypeTraits), ctypes.c_int)(("ggml_get_type_traits", c._lib))
+_ToFloat = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+_TYPE_NUMBERS = {kind.name: number for number, kind in TENSOR_TYPES.items()}
+
+
+def dequantize(type_name: str, data: bytes | memoryview, count: int) -> Floats:
+    """The `count` weights of whole blocks, as ggml itself reads them; `data` holds exactly these blocks.
+
+    Raises NotSupported for types that ggml only computes with, and for plain integers and doubles.
+    """
+    number = _TYPE_NUMBERS[type_name]
+    kind = TENSOR_TYPES[number]
+    source = np.frombuffer(data, np.uint8)
+    if count < 0 or count % kind.block or source.size != count // kind.block * kind.nbytes:
+        raise ValueError(f"{source.size} bytes are not {count} weights of {type_name}")
+    if type_name == "F32":
+        return source.view("<f4").astype(np.float32)
+    traits = _type_traits(number).contents
+    if not traits.to_float or (traits.blck_size, traits.type_size) != (kind.block, kind.nbytes):
+        raise NotSupported(f"llama.cpp cannot turn weights of the type {type_name} into numbers.")
+    weights = np.empty(count, np.float32)
+    _ToFloat(traits.to_float)(source.ctypes.data, weights.ctypes.data, count)
+    return weights
 
 
 class NoRoom(Exception):
