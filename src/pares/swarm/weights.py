@@ -7,6 +7,7 @@ into the node, a file that makes it crash takes nothing along, and whoever stops
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -152,15 +153,16 @@ async def _ask(question: Question, names: str, progress: Callable[[float], None]
     except OSError as error:
         message = f"No process could be started to read {names}: {error.strerror}."
         raise WorkerDied(message, hint="Close other programs and try again.") from error
-    answer, said = None, b""
     try:
         answer = await _listen(process, question, progress)
-    except TimeoutError:
-        message = f"Reading {names} stood still for {SILENCE_S:.0f} s, and was stopped."
-        raise WorkerDied(message, hint="Does the disk that it lies on answer? Try again.") from None
-    finally:
-        if process.returncode is None:
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
             process.kill()
+        if isinstance(error, TimeoutError):
+            message = f"Reading {names} stood still for {SILENCE_S:.0f} s, and was stopped."
+            raise WorkerDied(message, hint="Does the disk that it lies on answer? Try again.") from None
+        raise
+    finally:
         _, said = await process.communicate()
     match answer:
         case None:
@@ -173,20 +175,21 @@ async def _ask(question: Question, names: str, progress: Callable[[float], None]
 async def _listen(
     process: asyncio.subprocess.Process, question: Question, progress: Callable[[float], None] | None
 ) -> TensorSample | Diff | Refusal | None:
-    """The last word of the process; None if it ended without one."""
+    """What the process says until it ends; None if it ended without an answer."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(msgspec.json.encode(question))
     process.stdin.close()
+    last: TensorSample | Diff | Refusal | None = None
     while True:
         async with asyncio.timeout(SILENCE_S):
             line = await process.stdout.readline()
         if not line:
-            return None
+            return last
         answer = _answers.decode(line)
         if not isinstance(answer, Progress):
-            return answer
-        if progress is not None:
+            last = answer
+        elif progress is not None:
             progress(answer.fraction)
 
 

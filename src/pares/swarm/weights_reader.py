@@ -103,7 +103,7 @@ def sample(file: WeightsFile, name: str, *, most: int = weights.SAMPLE) -> Tenso
     values = np.concatenate([file.weights(tensor, first, count) for first, count in runs])
     finite = values[np.isfinite(values)].astype(np.float64)
     least, largest = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    counts, _ = np.histogram(finite, weights.STEPS, (least, largest))
+    counts, _ = np.histogram(finite - least, weights.STEPS, (0.0, (largest - least) or 1.0))
     return TensorSample(
         name=name,
         type=tensor.type,
