@@ -1,6 +1,7 @@
 """What is said of versions: the content of the statements, as `docs/VERSIONS.md` specifies it. Pure.
 
-A statement is an in-toto Statement v1; the structs here are its `predicate`. In JSON, digests and keys are hex.
+A statement is an in-toto Statement v1 with one of three predicates. In JSON, digests and keys are hex; what has its
+default value is left out, and unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from msgspec import Meta
 VERSION_TYPE = "pares://version/v1"
 ENDORSEMENT_TYPE = "pares://endorsement/v1"
 REVOCATION_TYPE = "pares://revocation/v1"
+STATEMENT_TYPE: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
 
 Kind = Literal["base", "quantized", "finetune", "adapter", "merge"]
-Hex32 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Hex32 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+"""The length too: `$` also matches before a last line break."""
 Short = Annotated[str, Meta(max_length=200)]
 Text = Annotated[str, Meta(max_length=4000)]
 Unix = Annotated[int, Meta(ge=0, le=1 << 40)]
@@ -26,24 +29,24 @@ MAX_PARENTS = 16
 MAX_LAYERS = 1024
 
 
-class File(msgspec.Struct, frozen=True, kw_only=True):
+class File(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A file of a version. Its id is the merkle root of BEP 52 with its size."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(?!\n)$")]
     """For people; it never becomes a path."""
     root: Hex32
     sha256: Hex32
     size: Annotated[int, Meta(gt=0, le=1 << 46)]
 
 
-class Parent(msgspec.Struct, frozen=True, kw_only=True):
+class Parent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a version was made from: by the digest of its statement where there is one, else in words."""
 
     version: Hex32 | None = None
     name: Short = ""
 
 
-class Architecture(msgspec.Struct, frozen=True, kw_only=True):
+class Architecture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Computed from the header of the GGUF, so that whoever has the header can check it."""
 
     name: Short
@@ -70,7 +73,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     """Where the weights begin in the (first) file."""
 
 
-class Licence(msgspec.Struct, frozen=True, kw_only=True):
+class Licence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     spdx: Annotated[str, Meta(min_length=1, max_length=200)]
     """An SPDX expression; `LicenseRef-...` for one that SPDX does not know."""
     text: Annotated[str, Meta(max_length=40_000)] = ""
@@ -78,7 +81,7 @@ class Licence(msgspec.Struct, frozen=True, kw_only=True):
     url: Short = ""
 
 
-class Data(msgspec.Struct, frozen=True, kw_only=True):
+class Data(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What it was trained or tuned on: a Croissant description, or a commitment to data that stays private."""
 
     croissant: Mapping[str, object] | None = None
@@ -87,7 +90,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
     note: Text = ""
 
 
-class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     suite: Short
     metric: Short
     value: float
@@ -97,7 +100,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     note: Short = ""
 
 
-class Version(msgspec.Struct, frozen=True, kw_only=True):
+class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One state of a model. The statement's digest is its id."""
 
     name: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -121,7 +124,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     evaluations: Annotated[tuple[Evaluation, ...], Meta(max_length=64)] = ()
 
 
-class Endorsement(msgspec.Struct, frozen=True, kw_only=True):
+class Endorsement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The signer stands for a version: has tried it, knows who made it."""
 
     by: Hex32
@@ -130,9 +133,67 @@ class Endorsement(msgspec.Struct, frozen=True, kw_only=True):
     evaluations: Annotated[tuple[Evaluation, ...], Meta(max_length=16)] = ()
 
 
-class Revocation(msgspec.Struct, frozen=True, kw_only=True):
+class Revocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The signer takes back their own version or endorsement; of somebody else's version it is a warning."""
 
     by: Hex32
     at: Unix
     reason: Annotated[str, Meta(min_length=1, max_length=1000)]
+
+
+class FileDigest(msgspec.Struct, frozen=True, kw_only=True):
+    sha256: Hex32
+    btv2: Hex32
+    """The merkle root of BEP 52."""
+
+
+class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
+    bytes: Annotated[int, Meta(gt=0, le=1 << 46)]
+
+
+class FileSubject(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of the version, as the predicate lists it."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    digest: FileDigest
+    annotations: FileFacts
+
+
+class VersionDigest(msgspec.Struct, frozen=True, kw_only=True):
+    sha256: Hex32
+    """Of the version's statement: of what is signed, without the envelope."""
+
+
+class VersionSubject(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that somebody speaks about. What it is called is for people; the digest counts."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    digest: VersionDigest
+
+
+class _Statement(msgspec.Struct, frozen=True, kw_only=True, tag_field="predicateType"):
+    type: Literal["https://in-toto.io/Statement/v1"] = msgspec.field(name="_type")
+
+
+class VersionStatement(_Statement, frozen=True, tag=VERSION_TYPE):
+    """Signed by the publisher. The subjects are the predicate's files, in order."""
+
+    subject: Annotated[tuple[FileSubject, ...], Meta(min_length=1, max_length=MAX_FILES)]
+    predicate: Version
+
+
+class EndorsementStatement(_Statement, frozen=True, tag=ENDORSEMENT_TYPE):
+    """Signed by the one who stands for the version."""
+
+    subject: Annotated[tuple[VersionSubject, ...], Meta(min_length=1, max_length=1)]
+    predicate: Endorsement
+
+
+class RevocationStatement(_Statement, frozen=True, tag=REVOCATION_TYPE):
+    """Signed by the publisher, or by one who warns or takes an endorsement back."""
+
+    subject: Annotated[tuple[VersionSubject, ...], Meta(min_length=1, max_length=1)]
+    predicate: Revocation
+
+
+Statement = VersionStatement | EndorsementStatement | RevocationStatement

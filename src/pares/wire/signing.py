@@ -77,10 +77,15 @@ class Identity:
         return Signed(body, self.id, self._key.sign(_to_sign(label, body)))
 
 
+def can_be_owned(key: bytes) -> bool:
+    """Whether only somebody with its private half can sign under this key: not so under one of low order."""
+    return key[:-1] + bytes([key[-1] & 0x7F]) not in _LOW_ORDER
+
+
 def opened(label: str, signed: Signed, kind: type[Message]) -> Message:
     """The statement, checked: signed by `signed.by` for this purpose, and well formed. Raises ProtocolError."""
     try:
-        if signed.by[:-1] + bytes([signed.by[-1] & 0x7F]) in _LOW_ORDER:
+        if not can_be_owned(signed.by):
             raise InvalidSignature
         Ed25519PublicKey.from_public_bytes(signed.by).verify(signed.signature, _to_sign(label, signed.body))
     except InvalidSignature:
