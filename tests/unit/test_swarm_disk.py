@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pares.errors import BrokenModelFile, DiskFull, NotSupported
-from pares.swarm.disk import PartialFile, free_bytes, in_thread, readable, sha256_of, used_bytes
+from pares.swarm.disk import PartialFile, free_bytes, hash_file, in_thread, readable, used_bytes
 from pares.swarm.formats import refuse_other_formats
 
 
@@ -32,7 +32,7 @@ async def test_the_hash_is_that_of_the_content_over_reopening_and_cutting(tmp_pa
         assert await file.finish() == hashlib.sha256(b"hello!").hexdigest()
         assert file.front(4) == b"hell"
     assert path.read_bytes() == b"hello!"
-    assert await sha256_of(path) == hashlib.sha256(b"hello!").hexdigest()
+    assert (await hash_file(path)).sha256 == hashlib.sha256(b"hello!").hexdigest()
 
 
 async def test_reserving_claims_disk_but_not_size(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     size: int = 0
     sha256: str = ""
     """Empty while it is being computed."""
+    root: str = ""
+    """Hex merkle root of its file (BEP 52), under which the store of files has it; empty while it is being computed."""
     origin: str = ""
     licence: str = ""
     architecture: str = ""
@@ -69,9 +71,14 @@ class Models:
         except sqlite3.IntegrityError as error:
             raise Conflict(f"There is a model named {record.name!r} already.", hint="Choose another name.") from error
 
-    async def set_sha256(self, path: str, sha256: str) -> None:
-        """The hash of a file has been computed: note it for all names that stand for that file."""
-        await self._database.run(lambda c: c.execute("UPDATE models SET sha256 = ? WHERE path = ?", (sha256, path)))
+    async def set_hashes(self, path: str, sha256: str, root: str) -> tuple[ModelRecord, ...]:
+        """The hashes of a file have been computed: note them for all names that stand for that file; returns those."""
+
+        def work(connection: sqlite3.Connection) -> list[sqlite3.Row]:
+            connection.execute("UPDATE models SET sha256 = ?, root = ? WHERE path = ?", (sha256, root, path))
+            return connection.execute("SELECT * FROM models WHERE path = ? ORDER BY name", (path,)).fetchall()
+
+        return tuple(decode(row, ModelRecord) for row in await self._database.run(work))
 
     async def remove(self, *names: str) -> None:
         await self._database.run(lambda c: c.executemany("DELETE FROM models WHERE name = ?", [(n,) for n in names]))

@@ -11,19 +11,22 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
-from pares.errors import DiskFull, NotFound
+from pares.errors import BrokenModelFile, Conflict, DiskFull, NotFound
+from pares.swarm.merkle import FileHasher
 from pares.swarm.origin import Body, Plan, Volume
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 BLOCK = 1 << 20
-HASH_BLOCK = 16 << 20
+HASH_BLOCK = 4 << 20
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK})
 _KEEP_SIZE = 1
 
 
@@ -74,11 +77,10 @@ def readable(size: int) -> str:
 def used_bytes(path: Path) -> int:
     """Disk blocks that a file, or the files of a folder, take up, space reserved behind their ends included."""
     files = [path, *path.rglob("*")] if path.is_dir() else [path]
-    return sum(_allocated(file) for file in files if file.is_file() and not file.is_symlink())
+    return sum(_allocated(file.stat()) for file in files if file.is_file() and not file.is_symlink())
 
 
-def _allocated(file: Path) -> int:
-    stat = file.stat()
+def _allocated(stat: os.stat_result) -> int:
     return getattr(stat, "st_blocks", 0) * 512 or stat.st_size
 
 
@@ -92,16 +94,80 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-async def sha256_of(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:
-    """Hash a file block by block; can be cancelled between blocks. `progress` gets the bytes done. Raises OSError."""
-    digest = hashlib.sha256()
-    done = 0
-    with path.open("rb") as file:
-        while block := await in_thread(file.read, HASH_BLOCK):
-            await in_thread(digest.update, block)
+def stamp_of(stat: os.stat_result) -> str:
+    """What tells that a file is another one, or was written to, without reading it."""
+    return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}"
+
+
+def unlink(path: Path) -> int:
+    """Delete a name of a file; returns the bytes of disk that this freed: none while the file has another name."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return 0
+    path.unlink(missing_ok=True)
+    return _allocated(stat) if stat.st_nlink == 1 else 0
+
+
+def link(source: Path, target: Path) -> bool:
+    """Make `target` another name of `source`, in place of what was there. False where the file system has no links.
+
+    Raises DiskFull, OSError.
+    """
+    temporary = target.with_name(f".{target.name}.link")
+    try:
+        with named_disk_errors(target):
+            temporary.unlink(missing_ok=True)
+            os.link(source, temporary)
+            os.replace(temporary, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)  # renaming onto another name of the same file does nothing at all
+    sync_folder(target.parent)
+    return True
+
+
+class Hashes(NamedTuple):
+    """Of a whole file."""
+
+    size: int
+    sha256: str
+    root: bytes
+    layer: bytes
+    stamp: str
+
+
+async def hash_file(path: Path, progress: Callable[[int], None] = lambda _: None) -> Hashes:
+    """SHA-256 and merkle tree of a file, read once; can be cancelled between blocks. `progress` gets the bytes done.
+
+    The two are computed beside each other while the next block is read. Raises OSError; BrokenModelFile for an empty
+    file; Conflict for one that changed meanwhile.
+    """
+    with path.open("rb", buffering=0) as file:
+        stat = os.fstat(file.fileno())
+        digest, tree, done = hashlib.sha256(), FileHasher(stat.st_size), 0
+        block = await in_thread(_read, file, stat.st_size)
+        while block:
             done += len(block)
+            *_, following = await asyncio.gather(
+                in_thread(digest.update, block),
+                in_thread(tree.update, block),
+                in_thread(_read, file, stat.st_size - done),
+            )
+            block = following
             progress(done)
-    return digest.hexdigest()
+        if not stat.st_size:
+            raise BrokenModelFile(f"{path} is empty.", hint="Get it again.")
+        if done != stat.st_size or stamp_of(os.fstat(file.fileno())) != stamp_of(stat):
+            raise Conflict(f"{path} was written to while it was read.", hint="Try again when it is complete.")
+    return Hashes(stat.st_size, digest.hexdigest(), *tree.finish(), stamp_of(stat))
+
+
+def _read(file: FileIO, most: int) -> bytes:
+    return file.read(min(HASH_BLOCK, most))
 
 
 class PartialFile:

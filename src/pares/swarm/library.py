@@ -20,16 +20,17 @@ from pares.errors import (
     NotFound,
     NotSupported,
     ParesError,
-    VerificationFailed,
 )
+from pares.store.content import FileRecord
 from pares.store.database import Database, now
 from pares.store.events import Events
 from pares.store.models import ModelRecord, Models
 from pares.swarm import modelfile
 from pares.swarm.catalogue import Catalogue, builtin
-from pares.swarm.disk import sha256_of, sync_folder, used_bytes
-from pares.swarm.formats import MODEL_SUFFIXES, describe
-from pares.swarm.names import ADAPTER_MARK, clean_name, file_of_name, name_of_file
+from pares.swarm.disk import link, sync_folder
+from pares.swarm.files import Files, trouble
+from pares.swarm.formats import describe, model_files
+from pares.swarm.names import ADAPTER_MARK, clean_name, file_of_name, free_name, name_of_file
 from pares.swarm.shelf import ModelSource, Shelf
 
 log = logging.getLogger(__name__)
@@ -75,9 +76,11 @@ class Created(msgspec.Struct, frozen=True):
 
 
 class Library:
-    """Names, files, and what they stand for. `async with` owns the task that hashes imported files.
+    """Names, files, and what they stand for. `async with` owns the task that hashes files and gives them to the store.
 
     Entering takes in model files that lie in the folder without an entry, so that a lost database loses no model.
+    `on_file` is called with a model whenever the root of its file became known; `keeps` says of a root whether the
+    store must keep its file though no model has it any more.
     """
 
     def __init__(
@@ -86,10 +89,13 @@ class Library:
         self.folder = folder
         self.catalogue = catalogue or builtin()
         self.database = database
+        self.files = Files(database, folder)
+        self.on_file: list[Callable[[ModelRecord], None]] = []
+        self.keeps: Callable[[bytes], bool] = lambda root: False
         self._models = Models(database)
         self._events = events
         self._changing = asyncio.Lock()
-        self._to_hash: asyncio.Queue[str] = asyncio.Queue()
+        self._to_hash: asyncio.Queue[ModelRecord] = asyncio.Queue()
         self._tasks = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
@@ -100,10 +106,8 @@ class Library:
                 with suppress(BrokenModelFile, NotSupported, NotFound):  # what others left there
                     await self._take_in(path, linked=False)
         await self._tasks.__aenter__()
-        self._hasher = self._tasks.create_task(self._hash_imported(), name="hash imported models")
-        for record in await self._models.list():
-            if record.path and not record.sha256:
-                self._to_hash.put_nowait(record.path)
+        self._hasher = self._tasks.create_task(self._hash_files(), name="hash model files")
+        await self._hash_again()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -150,7 +154,7 @@ class Library:
             raise BadRequest("A name can be given to one file, not to a folder.", param="name")
         found: dict[bool, tuple[str, ...]] = {False: (), True: ()}
         refused: dict[str, str] = {}
-        for file in await asyncio.to_thread(_model_files, path):
+        for file in await asyncio.to_thread(model_files, path):
             try:
                 taken = await self._take_in(file, linked=True)
                 found[taken.known] += (taken.name,)
@@ -164,22 +168,60 @@ class Library:
         Raises Conflict if the name is taken by a model whose file is there.
         """
         async with self._changing:
-            present = await self._models.get(record.name)
-            if present is not None and (present.kind != "model" or Path(present.path).is_file()):
-                raise Conflict(f"There is a model named {record.name!r} already.", hint="Choose another name.")
-            target = self.folder / file_of_name(record.name)
-            if target.exists():
-                target = target.with_stem(f"{target.stem}-{record.sha256[:12]}")
+            present = await self._replaceable(record.name)
+            target = self._free_path(record.name, record.sha256)
             record = msgspec.structs.replace(record, path=str(target), added_at=now())
             # The name before the file: if we are stopped in between, the download finds both and ends this.
             await self._models.add(record, replace=present is not None)
             os.replace(file, target)
             await asyncio.to_thread(sync_folder, self.folder)
+            if present:
+                await self._free(present)
+        self._to_hash.put_nowait(record)
         self._tell()
         return record
 
+    async def adopt_shared(self, name: str, file: FileRecord, *, origin: str = "", licence: str = "") -> ModelRecord:
+        """List a model whose whole file is in the store: no byte is copied. If it is listed under that name, so be it.
+
+        Raises BadRequest, Conflict if the name is taken by another model or the file is not whole; NotFound,
+        NotSupported, BrokenModelFile for a file that cannot be used.
+        """
+        name, path = clean_name(name), Path(file.path)
+        if file.pieces is not None:
+            raise Conflict(f"Only a part of {name} is here.", hint="Pull the rest of it.")
+        facts = await asyncio.to_thread(describe, path)
+        async with self._changing:
+            taken = await self._models.get(name)
+            if taken and taken.root == file.root.hex() and Path(taken.path).is_file():
+                return taken
+            present = await self._replaceable(name)
+            if not file.linked:
+                target = self._free_path(name, file.root.hex())
+                path = target if await asyncio.to_thread(link, path, target) else path
+            record = ModelRecord(
+                name=name,
+                kind=facts.kind,
+                path=str(path),
+                linked=file.linked,
+                size=file.size,
+                sha256=file.sha256,
+                root=file.root.hex(),
+                origin=origin,
+                licence=licence or facts.licence,
+                architecture=facts.architecture,
+                parameters=facts.parameters,
+                quantization=facts.quantization,
+                added_at=now(),
+            )
+            await self._models.add(record, replace=present is not None)
+            if present:
+                await self._free(present)
+        self._became_known(record)
+        return record
+
     async def remove(self, name: str, *, force: bool = False) -> Removed:
-        """Forget a name, and delete its file unless it is linked.
+        """Forget a name, and delete its file unless it is linked, shared, or another name stands for the same bytes.
 
         Raises ModelNotFound, and Conflict if other names stand on it, which `force` removes too.
         """
@@ -191,12 +233,8 @@ class Library:
                 raise Conflict(
                     f"{others} would not work without {going[0].name}.", hint="Remove them first, or use --force."
                 )
-            freed = 0
-            for record in going:
-                if record.path and not record.linked and (path := Path(record.path)).is_file():
-                    freed += used_bytes(path)
-                    await asyncio.to_thread(path.unlink)
             await self._models.remove(*(record.name for record in going))
+            freed = sum([await self._free(record) for record in going])
         self._tell()
         linked = tuple(record.path for record in going if record.linked)
         return Removed(tuple(record.name for record in going), freed, linked)
@@ -238,21 +276,19 @@ class Library:
         return Created(name, parsed.warnings)
 
     async def verify(self, name: str, progress: Callable[[int], None] = lambda _: None) -> str:
-        """Hash the file again; returns its SHA-256. Raises VerificationFailed, NotFound. `progress`: bytes done."""
+        """Hash the file again; returns its SHA-256. Raises VerificationFailed, NotFound. `progress`: bytes done.
+
+        Once its root is known, the error names the first piece that is wrong, and no more than that is read.
+        """
         source = await self.resolve(name)
-        sha256 = await sha256_of(source.path, progress)
-        if source.sha256 and sha256 != source.sha256:
-            raise VerificationFailed(
-                f"{source.path} has changed: its SHA-256 is {sha256}, it was {source.sha256}.",
-                hint=f"Remove it with `pares rm {source.name}` and get it again.",
-                sha256=sha256,
-                expected=source.sha256,
-            )
-        await self._models.set_sha256(str(source.path), sha256)
-        return sha256
+        record = next(each for each in await self._models.list() if Path(each.path) == source.path)
+        if not record.root or await self.files.get(bytes.fromhex(record.root)) is None:
+            return (await self._hash(record, progress)).sha256
+        await self.files.verify(bytes.fromhex(record.root), progress, source.path)
+        return record.sha256
 
     async def settle(self) -> None:
-        """Wait until the files imported so far are hashed."""
+        """Wait until the files that are here so far are hashed."""
         await self._to_hash.join()
 
     async def _shelf(self) -> Shelf:
@@ -278,7 +314,7 @@ class Library:
             facts = await asyncio.to_thread(describe, path)
             wanted = name_of_file(facts.title if facts.is_blob else path.name)
             record = ModelRecord(
-                name=name or _free_name(wanted, {record.name.casefold() for record in records}),
+                name=name or free_name(wanted, {record.name.casefold() for record in records}),
                 kind=facts.kind,
                 path=str(path),
                 linked=linked,
@@ -291,20 +327,69 @@ class Library:
                 added_at=now(),
             )
             await self._models.add(record)
-        self._to_hash.put_nowait(record.path)
+        self._to_hash.put_nowait(record)
         self._tell()
         return _Taken(record.name, known=False)
 
-    async def _hash_imported(self) -> None:
+    async def _replaceable(self, name: str) -> ModelRecord | None:
+        """What has the name now and may lose it. Raises Conflict if it is a model whose file is there."""
+        present = await self._models.get(name)
+        if present is not None and (present.kind != "model" or Path(present.path).is_file()):
+            raise Conflict(f"There is a model named {name!r} already.", hint="Choose another name.")
+        return present
+
+    def _free_path(self, name: str, digest: str) -> Path:
+        target = self.folder / file_of_name(name)
+        return target.with_stem(f"{target.stem}-{digest[:12]}") if target.exists() else target
+
+    async def _free(self, gone: ModelRecord) -> int:
+        """Give up the file of a model that is no longer listed, as far as nobody else needs it; returns bytes freed."""
+        staying = [record for record in await self._models.list() if record.path]
+        root = bytes.fromhex(gone.root)
+        same = [record for record in staying if root and record.root == gone.root]
+        freed = 0
+        if gone.path and not gone.linked and all(record.path != gone.path for record in staying):
+            freed = await self.files.drop_name(Path(gone.path), root)
+        file = await self.files.get(root)
+        if file and not self.keeps(root) and not any(not each.linked or each.path == file.path for each in same):
+            freed += await self.files.forget(root)
+            for record in same[:1]:  # the same bytes, where their owner put them
+                self._to_hash.put_nowait(record)
+        return freed
+
+    async def _hash_again(self) -> None:
+        """Queue what was never hashed, and what may have changed while nobody looked."""
+        files = {file.root.hex(): file for file in await self.files.all()}
+        for record in await self._models.list():
+            file = files.get(record.root)
+            if record.path and (file is None or trouble(file)):
+                self._to_hash.put_nowait(record)
+
+    async def _hash_files(self) -> None:
         while True:
-            path = await self._to_hash.get()
+            record = await self._to_hash.get()
             try:
-                await self._models.set_sha256(path, await sha256_of(Path(path)))
-                self._tell()
-            except (OSError, ParesError) as error:  # the file is gone, which the list shows; the disk is full
-                log.warning("library.not_hashed", extra={"path": path, "reason": str(error)})
+                await self._hash(record)
+            except (OSError, ParesError) as error:  # the file is gone or has changed; the disk is full
+                log.warning("library.not_hashed", extra={"path": record.path, "reason": str(error)})
             finally:
                 self._to_hash.task_done()
+
+    async def _hash(self, record: ModelRecord, progress: Callable[[int], None] = lambda _: None) -> FileRecord:
+        """Hash a model's file, give it to the store, and note it for all names that stand for it."""
+        file = await self.files.take(Path(record.path), linked=record.linked, progress=progress, sha256=record.sha256)
+        async with self._changing:
+            named = await self._models.set_hashes(record.path, file.sha256, file.root.hex())
+            if not named:  # removed meanwhile
+                await self._free(msgspec.structs.replace(record, root=file.root.hex()))
+        for each in named:
+            self._became_known(each)
+        return file
+
+    def _became_known(self, record: ModelRecord) -> None:
+        for told in self.on_file:
+            told(record)
+        self._tell()
 
     def _tell(self) -> None:
         if self._events is not None:
@@ -336,20 +421,3 @@ def _parts(name: str) -> tuple[str, str]:
 
 def _same(one: str, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _free_name(wanted: str, taken: set[str]) -> str:
-    names = (wanted, *(f"{wanted}-{number}" for number in range(2, len(taken) + 3)))
-    return next(name for name in names if name not in taken)
-
-
-def _model_files(folder: Path) -> tuple[Path, ...]:
-    """Files below a folder that are, or pretend to be, models. Links to folders are not followed."""
-    return tuple(
-        sorted(
-            Path(root, name)
-            for root, _, names in os.walk(folder)
-            for name in names
-            if Path(name).suffix.lower() in MODEL_SUFFIXES or name.startswith("sha256-")
-        )
-    )

@@ -48,6 +48,12 @@ def file_of_name(name: str) -> str:
     return f"{name_of_file(name)}.gguf"
 
 
+def free_name(wanted: str, taken: set[str]) -> str:
+    """The name, or, if it is taken, with the first number behind it that makes it free."""
+    names = (wanted, *(f"{wanted}-{number}" for number in range(2, len(taken) + 3)))
+    return next(name for name in names if name not in taken)
+
+
 def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
     """At most three names that a person may have meant, the likeliest first."""
     by_key = {each.casefold(): each for each in known}

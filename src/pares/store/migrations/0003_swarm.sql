@@ -9,6 +9,7 @@ CREATE TABLE files (
     path TEXT NOT NULL,
     linked INTEGER NOT NULL DEFAULT 0,   -- it lies where its owner put it: never moved, never deleted
     layer BLOB NOT NULL DEFAULT x'',     -- hashes of its pieces
+    stamp TEXT NOT NULL DEFAULT '',      -- what its file looked like when it was hashed: size, time of change, inode
     pieces_json TEXT NOT NULL DEFAULT 'null', -- runs of pieces that are here, [[first, after last], ...]; null: all
     keeper INTEGER NOT NULL DEFAULT 0,   -- fetched by itself because too few members held it
     added_at TEXT NOT NULL,
