@@ -27,6 +27,7 @@ MOST_COMPARED = 1 << 26
 """Weights of a tensor that the norms of a difference look at; of larger tensors it is a sample of so many."""
 SILENCE_S = 30.0
 """A reader that says nothing for so long is stopped; a working one is heard several times a second."""
+STOP_S = 5.0
 MOST_ANSWER = 64 << 20
 """Bytes of the longest line: the difference of two files of 65,536 tensors, which have no name in common."""
 LAST_WORDS = 1000
@@ -163,7 +164,7 @@ async def _ask(question: Question, names: str, progress: Callable[[float], None]
             raise WorkerDied(message, hint="Does the disk that it lies on answer? Try again.") from None
         raise
     finally:
-        _, said = await process.communicate()
+        said = await _end(process)
     match answer:
         case None:
             raise WorkerDied(_obituary(names, process.returncode or 0, said), hint="`pares verify` checks the file.")
@@ -184,13 +185,22 @@ async def _listen(
     while True:
         async with asyncio.timeout(SILENCE_S):
             line = await process.stdout.readline()
-        if not line:
+        if not line.endswith(b"\n"):
             return last
         answer = _answers.decode(line)
         if not isinstance(answer, Progress):
             last = answer
         elif progress is not None:
             progress(answer.fraction)
+
+
+async def _end(process: asyncio.subprocess.Process) -> bytes:
+    """Wait for the end of a process that has closed its output or was killed; what it said on stderr."""
+    with contextlib.suppress(TimeoutError):  # a disk that does not answer holds even a killed one
+        async with asyncio.timeout(STOP_S):
+            _, said = await process.communicate()
+            return said
+    return b""
 
 
 def _obituary(names: str, code: int, said: bytes) -> str:
