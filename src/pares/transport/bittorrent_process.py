@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 START_S = 20.0
 STOP_S = 2.0
+STOP_WITH_TORRENTS_S = 10.0
+"""What has been fetched is brought to the disk first."""
 SILENCE_S = 30.0
 """A process that says nothing for so long hangs: it is killed. It gives a sign of life every 5 s."""
 PAUSE_S = 0.5
@@ -41,14 +44,17 @@ LAST_WORDS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the session is run. By itself it contacts nobody: no router, no tracker, no multicast."""
+    """How the session is run. By itself it contacts nobody: no router, no tracker, no multicast.
+
+    One process carries DHT and torrents: either can be without the other, and public torrents need both.
+    """
 
     state: Path
     """Id and nodes of the DHT, kept over restarts. Its directory exists."""
     addresses: tuple[str, ...] = ("0.0.0.0", "::")
     """Of the interfaces to listen on."""
     port: int = 0
-    """UDP port of the DHT; 0: any."""
+    """UDP port of the DHT and TCP port of torrents; 0: any."""
     bootstrap: tuple[str, ...] = ()
     """`host:port` of public DHT nodes to begin from when none are known."""
     dht: bool = True
@@ -58,6 +64,8 @@ class Settings:
     """Ask the router for a port (UPnP, NAT-PMP)."""
     private: bool = False
     """A DHT of few nodes that share a network or a machine: without the protections of the public one."""
+    resume: Path | None = None
+    """Folder for what is kept of torrents that are being fetched; it exists. None: no torrents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,18 @@ class Item:
 
     value: bytes
     sequence: int
+
+
+class Follower(Protocol):
+    """Who has torrents in the process."""
+
+    def first_words(self) -> Iterable[pipe.ToSession]:
+        """What a new process has to be told."""
+
+    def heard(self, message: pipe.Told | pipe.Banned) -> None: ...
+
+    def lost(self) -> None:
+        """The process has ended."""
 
 
 @dataclass(slots=True)
@@ -93,6 +113,8 @@ class BitTorrent:
         """Where the session listens, UDP; 0 before it first did. Kept when the process starts again, if it is free."""
         self.pid: int | None = None
         """Process id while there is one."""
+        self.listening = False
+        """There is a process, and `port` is open."""
         self._on_change = on_change
         self._users = 0
         self._wanted = asyncio.Event()
@@ -100,6 +122,17 @@ class BitTorrent:
         self._waiting: dict[int, _Waiting] = {}
         self._nodes: dict[tuple[str, int], None] = {}
         self._writer: asyncio.StreamWriter | None = None
+        self._opened = False
+        self._follower: Follower | None = None
+
+    def follow(self, follower: Follower) -> None:
+        """Tell `follower` of torrents from now on."""
+        self._follower = follower
+
+    def send(self, message: pipe.ToSession) -> None:
+        """Tell the process, if there is one. The next one is told by `Follower.first_words`."""
+        if self._writer is not None and self._opened:
+            self._writer.write(pipe.framed(message))
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -167,7 +200,7 @@ class BitTorrent:
             self._nodes[node] = None
         for node in list(self._nodes)[:-NODES]:
             del self._nodes[node]
-        self._send(pipe.AddNodes(fresh))
+        self.send(pipe.AddNodes(fresh))
 
     async def save(self, *, timeout_s: float) -> bool:
         """Write id and nodes to the state file now; whether it happened. It happens by itself every few minutes."""
@@ -182,15 +215,11 @@ class BitTorrent:
         if not self.settings.dht:
             raise NotSupported("The DHT is off by setting.")
         waiting = self._waiting[request.id] = _Waiting(request)
-        self._send(request)
+        self.send(request)
         try:
             yield waiting
         finally:
             del self._waiting[request.id]
-
-    def _send(self, message: pipe.ToSession) -> None:
-        if self._writer is not None:
-            self._writer.write(pipe.framed(message))
 
     def _hang_up(self) -> None:
         """Close the connection: the process saves its state and ends."""
@@ -225,16 +254,20 @@ class BitTorrent:
             told = self._writer is None
         finally:
             self._hang_up()
-            await _end(process)
+            self._opened = self.listening = False
+            await _end(process, STOP_S if self.settings.resume is None else STOP_WITH_TORRENTS_S)
             self.pid, self.status = None, pipe.Status()
             said = await last_words
+            if self._follower is not None:
+                self._follower.lost()
             self._on_change()
         return "" if told else why or _obituary(process.returncode, said)
 
     def _begin(self) -> None:
         settings = self.settings
+        self._opened = True
         hosts = [f"[{address}]" if ":" in address else address for address in settings.addresses]
-        self._send(
+        self.send(
             pipe.Open(
                 ",".join(f"{host}:{self.port}" for host in hosts),
                 ",".join(settings.bootstrap),
@@ -243,11 +276,15 @@ class BitTorrent:
                 settings.local_discovery,
                 settings.port_mapping,
                 settings.private,
+                "" if settings.resume is None else str(settings.resume),
             )
         )
-        self._send(pipe.AddNodes(list(self._nodes)))
+        self.send(pipe.AddNodes(list(self._nodes)))
         for waiting in self._waiting.values():
-            self._send(waiting.request)
+            self.send(waiting.request)
+        if self._follower is not None:
+            for message in self._follower.first_words():
+                self.send(message)
         if not self._wanted.is_set():
             self._hang_up()
 
@@ -257,7 +294,7 @@ class BitTorrent:
         try:
             while True:
                 async with asyncio.timeout(silence_s):
-                    size = size_of(await reader.readexactly(PREFIX.size))
+                    size = size_of(await reader.readexactly(PREFIX.size), most=pipe.FRAME_BYTES)
                     message = pipe.from_session.decode(await reader.readexactly(size))
                 self._dispatch(message)
                 silence_s = SILENCE_S
@@ -272,7 +309,12 @@ class BitTorrent:
         match message:
             case pipe.Opened(port):
                 self.port = port
+                self.listening = True
                 self._on_change()
+                return
+            case pipe.Told() | pipe.Banned():
+                if self._follower is not None:
+                    self._follower.heard(message)
                 return
             case pipe.Status():
                 moved = message.nodes != self.status.nodes
@@ -310,10 +352,10 @@ async def _within(seconds: float, event: asyncio.Event) -> bool:
         return False
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process, patience_s: float) -> None:
     """Wait for the process, which has been told to end; kill it if it does not listen."""
     try:
-        async with asyncio.timeout(STOP_S):
+        async with asyncio.timeout(patience_s):
             await process.wait()
     except TimeoutError:
         pass
