@@ -15,7 +15,7 @@ from pares.circle.circles import Circles
 from pares.circle.gathering import Event, Gathering
 from pares.store.circles import CircleTables
 from pares.store.database import Database
-from pares.transport.link import Connection, Where
+from pares.transport.link import Connection, Transport, Where
 from pares.transport.memory import Line, MemoryTransport, Network
 from pares.transport.switchboard import Handler, Switchboard
 from pares.wire.messages import CIRCLE, Held
@@ -50,6 +50,7 @@ async def circle_node(
     *,
     profile: Profile | None = None,
     handlers: Mapping[str, Handler] | None = None,
+    transport: Callable[[Identity, Sequence[str]], Transport] | None = None,
 ) -> AsyncIterator[Circles]:
     """The circles of one person, as a node has them."""
 
@@ -63,7 +64,9 @@ async def circle_node(
         async with Circles(
             book,
             profile or Profile(name),
-            lambda protocols: network.node(identity.seed, protocols, LINE),
+            lambda protocols: (
+                transport(identity, protocols) if transport else network.node(identity.seed, protocols, LINE)
+            ),
             equip=equip,
             on_event=heard.append,
             handlers=handlers,

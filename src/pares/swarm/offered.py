@@ -247,7 +247,7 @@ def covers(parts: Iterable[Held], layers: int) -> bool:
     reached = 0
     for first, last in sorted(held.layers for held in parts if held.layers is not None):
         if first > reached:
-            return False
+            break
         reached = max(reached, last)
     return 0 < layers <= reached and any(held.head for held in parts)
 
