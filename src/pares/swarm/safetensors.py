@@ -30,7 +30,7 @@ _BITS = {
     "F4": 4,
 }
 
-Number = Annotated[int, Meta(ge=0, lt=1 << 63)]
+Number = Annotated[int, Meta(ge=0, le=1 << 62)]
 
 
 class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
