@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pares.errors import (
@@ -20,7 +23,8 @@ from pares.errors import (
 )
 from pares.store.database import Database
 from pares.store.events import Events
-from pares.store.models import ModelRecord
+from pares.store.models import ModelRecord, Models
+from pares.swarm.disk import used_bytes
 from pares.swarm.library import Library
 from tiny import tiny_bert, tiny_llama, tiny_lora
 
@@ -226,3 +230,144 @@ async def test_a_taken_over_file_never_overwrites_another(library: Library, base
     assert Path(one.path).is_file()
     with pytest.raises(Conflict):
         await library.adopt(Path(two.path), ModelRecord(name="A:B", kind="model", sha256="3" * 64))
+
+
+async def settled(library: Library) -> Library:
+    await asyncio.wait_for(library.settle(), 10)
+    return library
+
+
+async def own(library: Library, base: Path, name: str) -> ModelRecord:
+    """A model whose file was downloaded, hashed."""
+    incoming = Path(shutil.copy(base, library.folder / "incoming"))
+    await library.adopt(incoming, ModelRecord(name=name, kind="model", size=base.stat().st_size))
+    return (await (await settled(library)).get(name)).record
+
+
+async def test_every_file_gets_a_root_and_is_told_of(library: Library, base: Path) -> None:
+    told: list[ModelRecord] = []
+    library.on_file.append(told.append)
+    await library.import_path(base)
+    record = await own(library, base, "own")
+    imported = (await library.get("base-model")).record
+    assert imported.root == record.root == told[0].root != ""
+    assert [each.name for each in told] == ["base-model", "own"]
+    (file,) = await library.files.all()
+    assert (file.root.hex(), file.sha256, file.linked) == (record.root, record.sha256, False)
+    assert os.path.samefile(file.path, record.path)
+
+
+async def test_a_model_listed_by_an_earlier_version_gets_its_root(tmp_path: Path, base: Path) -> None:
+    async with opened(tmp_path) as library:
+        await library.import_path(base)
+        digest = sha256(base.read_bytes()).hexdigest()
+        await settled(library)
+        await Models(library.database).set_hashes(str(base), digest, "")
+        await library.files.forget((await library.files.all())[0].root)
+    async with opened(tmp_path) as library:
+        record = (await (await settled(library)).get("base-model")).record
+        assert record.root == (await library.files.all())[0].root.hex()
+
+
+async def test_a_file_that_changed_while_the_node_was_down_keeps_its_old_hashes(tmp_path: Path, base: Path) -> None:
+    async with opened(tmp_path) as library:
+        await library.import_path(base)
+        before = (await (await settled(library)).get("base-model")).record
+    base.write_bytes(base.read_bytes()[:-1] + b"x")
+    async with opened(tmp_path) as library:
+        assert (await (await settled(library)).get("base-model")).record == before
+        with pytest.raises(VerificationFailed, match="piece 0 of 1"):
+            await library.verify("base-model")
+
+
+async def test_removing_the_last_name_frees_the_disk(library: Library, base: Path) -> None:
+    one, two = await own(library, base, "one"), await own(library, base, "two")
+    used = used_bytes(Path(one.path))
+    assert os.path.samefile(one.path, two.path)
+    assert (await library.remove("one")).bytes_freed == 0
+    assert Path(two.path).is_file()
+    assert (await library.remove("two")).bytes_freed == used
+    assert os.listdir(library.folder / "files") == []
+    assert await library.files.all() == ()
+
+
+async def test_what_is_given_away_stays_when_its_name_goes(library: Library, base: Path) -> None:
+    record = await own(library, base, "own")
+    root = bytes.fromhex(record.root)
+    library.keeps = lambda asked: asked == root
+    assert (await library.remove("own")).bytes_freed == 0
+    assert not Path(record.path).exists()
+    assert (library.folder / "files" / record.root).read_bytes() == base.read_bytes()
+    file = await library.files.get(root)
+    assert file is not None
+    again = await library.adopt_shared("again", file, origin="a circle", licence="MIT")
+    assert (again.sha256, again.origin, again.licence, again.architecture) == (file.sha256, "a circle", "MIT", "llama")
+    assert os.path.samefile(again.path, file.path)
+    assert await library.adopt_shared("again", file) == again
+    assert (await library.resolve("again")).sha256 == file.sha256
+    library.keeps = lambda _: False
+    assert (await library.remove("again")).bytes_freed > 0
+    assert os.listdir(library.folder / "files") == []
+
+
+async def test_where_there_are_no_links_models_are_kept_and_freed_too(
+    library: Library, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    record = await own(library, base, "own")
+    library.keeps = lambda _: True
+    assert (await library.remove("own")).bytes_freed == 0
+    (file,) = await library.files.all()
+    assert file.path == str(library.folder / "files" / record.root)
+    again = await library.adopt_shared("again", file)
+    assert (again.path, again.linked) == (file.path, False)
+    assert (await library.remove("again")).bytes_freed == 0
+    await library.adopt_shared("third", file)
+    library.keeps = lambda _: False
+    assert (await library.remove("third")).bytes_freed > 0
+    assert not Path(file.path).exists()
+
+
+async def test_an_imported_file_counts_again_when_the_copy_beside_it_goes(library: Library, base: Path) -> None:
+    await library.import_path(base)
+    record = await own(library, base, "own")
+    assert (await library.remove("own")).bytes_freed > 0
+    await settled(library)
+    (file,) = await library.files.all()
+    assert (file.root.hex(), file.path, file.linked) == (record.root, str(base), True)
+    shared = await library.adopt_shared("shared", file)
+    assert (shared.path, shared.linked) == (str(base), True)
+    await library.remove("base-model")
+    assert await library.files.get(file.root) == file, "the other name stands for the same file"
+    await library.remove("shared")
+    assert await library.files.all() == ()
+    assert base.is_file()
+
+
+async def test_what_is_not_whole_or_has_another_name_is_not_listed(library: Library, base: Path) -> None:
+    record = await own(library, base, "own")
+    file = await library.files.get(bytes.fromhex(record.root))
+    assert file is not None
+    with pytest.raises(Conflict, match="Only a part"):
+        await library.adopt_shared("part", msgspec.structs.replace(file, pieces=()))
+    await library.import_path(tiny_llama(base.with_name("other.gguf"), embedding=64, ffn=64, seed=9))
+    with pytest.raises(Conflict, match="other"):
+        await library.adopt_shared("other", file)
+    with pytest.raises(BadRequest):
+        await library.adopt_shared("../../etc", file)
+
+
+async def test_a_model_removed_while_it_is_hashed_leaves_nothing(library: Library, base: Path) -> None:
+    for number in range(20):
+        incoming = Path(shutil.copy(base, library.folder / "incoming"))
+        await library.adopt(incoming, ModelRecord(name="own", kind="model"))
+        for _ in range(number):
+            await asyncio.sleep(0)
+        await library.remove("own")
+    await settled(library)
+    assert await library.files.all() == ()
+    assert sorted(os.listdir(library.folder)) in (["files"], [])
+    assert not any((library.folder / "files").glob("*"))
