@@ -129,7 +129,7 @@ class Graph:
         pairs = [(child, parent) for child in names for parent in self._parents.get(child, ()) if parent in names]
         component = _components(names, pairs)
         edges = tuple(self._edge(child, parent, cycle=component[child] == component[parent]) for child, parent in pairs)
-        words = {parent: self._parents[child][parent].name for child, parent in pairs}
+        words = {parent: word for word, parent in sorted((self._parents[c][p].name, p) for c, p in pairs)}
         nodes = tuple(self._node(name, words.get(name, name.removeprefix(NAMED))) for name in names)
         return Lineage(start, nodes, edges, more_above or more_below)
 
