@@ -12,6 +12,7 @@
     │   ├── NotFound               404  exit 3
     │   │   └── ModelNotFound      404  exit 3  with the nearest names
     │   ├── Conflict               409  exit 1  the thing exists, is busy, or is in another state
+    │   │   └── LicenceNotAccepted 409  exit 1  its licence has to be agreed to first
     │   ├── QueueFull              429  exit 1  with the seconds after which to try again
     │   ├── DoesNotFit             507  exit 4
     │   │   ├── NotEnoughMemory    507  exit 4  with the sum, and the context that would fit
@@ -174,6 +175,12 @@ class Conflict(LocalError):
 
     code = "conflict"
     status = 409
+
+
+class LicenceNotAccepted(Conflict):
+    """The owner of this node has not agreed yet to the licence of what was asked for."""
+
+    code = "licence_not_accepted"
 
 
 class QueueFull(LocalError):

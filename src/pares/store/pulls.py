@@ -10,6 +10,7 @@ from pares.store.database import Database, decode, encode, now
 
 PullState = Literal["queued", "checking", "fetching", "verifying", "done", "paused", "failed"]
 KEPT_DONE = 100
+VERSION = "version:"
 
 
 class PullRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +18,7 @@ class PullRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     source: str
-    """As asked for: a catalogue name, an address, `hf:owner/repo/file`, a path."""
+    """As asked for: a catalogue name, a version's name or id, an address, `hf:owner/repo/file`, a path."""
     name: str
     """The name the model will have here."""
     state: PullState = "queued"
@@ -27,11 +28,23 @@ class PullRecord(msgspec.Struct, frozen=True, kw_only=True):
     origin: str = ""
     """Where the bytes come from, in words."""
     identity: str = ""
-    """What tells whether the partial file belongs to what the origin offers now: a hash or an ETag."""
+    """What tells whether the partial file belongs to what the origin offers now: a hash, an ETag, or `version:` and
+    the id of a version, which says what is meant whatever the name will mean later."""
     code: str = ""
     error: str = ""
+    layers: str = ""
+    """The part that is wanted: `header`, `head`, `A-B`, `A-B+head`; empty: all of it."""
+    priority: int = 1
+    """0 low, 1 normal, 2 high."""
+    limit_bytes_per_s: int = 0
+    """0: none."""
     created_at: str = ""
     updated_at: str = ""
+
+    @property
+    def version(self) -> str:
+        """The id of the version that is fetched; empty where it does not come from a circle."""
+        return self.identity.removeprefix(VERSION) if self.identity.startswith(VERSION) else ""
 
 
 class PullTable:

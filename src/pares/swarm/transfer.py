@@ -7,6 +7,7 @@ being fetched. Their sizes are the whole state, so a process can be killed at an
 from __future__ import annotations
 
 import asyncio
+import shutil
 import zipfile
 import zlib
 from collections.abc import Awaitable, Callable
@@ -15,17 +16,21 @@ from pathlib import Path
 
 from pares.errors import BrokenModelFile, NotSupported, OriginUnreachable, ParesError, VerificationFailed
 from pares.inference.gguf import MAX_HEADER_BYTES, Incomplete, parse_header
-from pares.swarm.disk import BLOCK, PartialFile, in_thread
+from pares.swarm.disk import BLOCK, PartialFile, in_thread, used_bytes
 from pares.swarm.formats import kind_of, refuse_other_formats
 from pares.swarm.origin import Origin, Plan, Volume, interrupted
 from pares.swarm.settings import Settings
+from pares.transport.bucket import Bucket
 
 MAX_BACKOFF_S = 30.0
 FIRST_LOOK_BYTES = 1 << 16
 
 
 class Transfer:
-    """One model file on its way. `on_progress` gets the bytes fetched so far, of `plan.fetched`."""
+    """One model file on its way.
+
+    `on_progress` gets the bytes fetched so far, of `plan.fetched`. `limit`: bytes a second now; 0 = none.
+    """
 
     def __init__(
         self,
@@ -33,17 +38,30 @@ class Transfer:
         settings: Settings,
         on_progress: Callable[[int], None],
         on_retry: Callable[[ParesError], None] = lambda _: None,
+        limit: Callable[[], int] = lambda: 0,
     ) -> None:
         self.model = folder / "model"
         self._folder = folder
         self._settings = settings
         self._on_progress = on_progress
         self._on_retry = on_retry
+        self._brake = _Brake(limit)
 
     @property
     def has_begun(self) -> bool:
         """Whether anything was fetched, now or in an earlier try."""
         return self._folder.exists() and any(file.stat().st_size for file in self._folder.iterdir())
+
+    @property
+    def used(self) -> int:
+        """Disk that it takes up, space reserved included."""
+        return used_bytes(self._folder)
+
+    def clear(self) -> int:
+        """Throw away what was fetched; returns the bytes freed. Blocking."""
+        freed = self.used
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return freed
 
     async def run(self, origin: Origin, plan: Plan) -> str:
         """Fetch all that is missing; returns the file's SHA-256.
@@ -106,7 +124,9 @@ class Transfer:
         self, origin: Origin, volume: Volume, file: PartialFile, begin: int, done: int, look: _Look
     ) -> None:
         """Append to `file` until it holds the whole volume, whose first byte is the file's byte `begin`."""
-        stretch = _Stretch(origin, volume, file, begin, look, lambda bytes_: self._on_progress(done + bytes_))
+        stretch = _Stretch(
+            origin, volume, file, begin, look, lambda bytes_: self._on_progress(done + bytes_), self._brake
+        )
         failures, furthest = 0, file.size
         while file.size < stretch.end:
             try:
@@ -166,6 +186,23 @@ class _FirstLook:
             self._done = True
 
 
+class _Brake:
+    """Holds a connection back to what it may take; the other side notices by itself."""
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+        self._rate, self._bucket = 0, Bucket(1, 1, 0)
+
+    async def wait(self, amount: int) -> None:
+        """After so many bytes."""
+        rate, now = self._limit(), asyncio.get_running_loop().time()
+        if rate != self._rate and rate:
+            self._bucket = Bucket(rate, rate / 4, now)
+        self._rate = rate
+        if rate:
+            await asyncio.sleep(self._bucket.take(amount, now))
+
+
 @dataclass(frozen=True, slots=True)
 class _Stretch:
     """A volume, and where in a file it goes."""
@@ -176,6 +213,7 @@ class _Stretch:
     begin: int
     look: _Look
     on_progress: Callable[[int], None]
+    brake: _Brake
 
     @property
     def end(self) -> int:
@@ -200,6 +238,7 @@ class _Stretch:
                         await self._write(pending)
                         await self.look(self.file)
                     self.on_progress(self.file.size + len(pending) - self.begin)
+                    await self.brake.wait(len(chunk))
             finally:
                 await self._write(pending)
         if self.file.size < self.end:

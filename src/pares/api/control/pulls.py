@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from pares.api import schemas
 from pares.api.calls import Call, reply
-from pares.api.schemas import PullPlan, PullRequest, PullStatus
+from pares.api.schemas import PullChange, PullPlan, PullRequest, PullStatus
 from pares.swarm.pulls import Pull
 
 
@@ -18,13 +18,21 @@ async def start(call: Call[PullRequest]) -> Response:
     body = call.body
     if body.dry_run:
         return reply(await _plan(call))
-    return reply(status_of(await call.services.pulls.start(body.source, body.name)), 202)
+    pull = await call.services.pulls.start(
+        body.source,
+        body.name,
+        layers=body.layers,
+        accept_licence=body.accept_licence,
+        priority=body.priority,
+        limit_bytes_per_s=body.limit_bytes_per_s,
+    )
+    return reply(status_of(pull), 202)
 
 
 async def _plan(call: Call[PullRequest]) -> PullPlan:
     """What it would take, found out before anything but a header is fetched."""
-    preview = await call.services.pulls.preview(call.body.source, call.body.name)
-    fit, need = call.inventory.fit(preview.header) if not preview.header.is_adapter else (None, None)
+    preview = await call.services.pulls.preview(call.body.source, call.body.name, layers=call.body.layers)
+    fit, need = call.inventory.fit(preview.header) if preview.is_model else (None, None)
     return PullPlan(
         source=preview.source,
         name=preview.name,
@@ -36,6 +44,10 @@ async def _plan(call: Call[PullRequest]) -> PullPlan:
         fits_disk=preview.fits_disk,
         fit=fit,
         need=need,
+        version=preview.version,
+        licence_text=preview.licence_text,
+        licence_accepted=preview.licence_accepted,
+        holders=preview.holders,
     )
 
 
@@ -49,6 +61,14 @@ async def pause(call: Call[None]) -> Response:
 
 async def resume(call: Call[None]) -> Response:
     return reply(status_of(await call.services.pulls.resume(call.path("id"))))
+
+
+async def change(call: Call[PullChange]) -> Response:
+    body = call.body
+    pull = await call.services.pulls.change(
+        call.path("id"), priority=body.priority, limit_bytes_per_s=body.limit_bytes_per_s
+    )
+    return reply(status_of(pull))
 
 
 async def cancel(call: Call[None]) -> Response:
