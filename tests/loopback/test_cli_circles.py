@@ -112,11 +112,11 @@ def change_status(node: ScriptedNode, **changes: object) -> None:
 def test_a_circle_is_made_as_it_was_asked_for(node: ScriptedNode, pares: Call) -> None:
     node.script["POST /circles"] = CIRCLE
     assert pares("circle", "new", "Friends").out.endswith("pares invite Friends\n")
-    told = pares("circle", "new", "Friends", "--open", "--local-only", "--json").json
+    told = pares("circle", "new", "Friends", "--open", "--local-only", "--copies", "3", "--json").json
     assert (told["id"], told["name"]) == (CIRCLE.id, "Friends")
     assert node.asked("POST /circles") == [
-        {"name": "Friends", "open": False, "internet": True},
-        {"name": "Friends", "open": True, "internet": False},
+        {"name": "Friends", "open": False, "internet": True, "copies": 2},
+        {"name": "Friends", "open": True, "internet": False, "copies": 3},
     ]
 
 

@@ -160,7 +160,7 @@ def test_pull_tells_every_tenth_where_nothing_can_move(
     said = pares("pull", "smol")
     assert said.code == 0
     assert len(said.err.splitlines()) == 12
-    assert "smol: fetching 30 % of 1.0 kB, 5.0 s left" in said.err
+    assert "smol: fetching 30 % of 1.0 kB from the index, 5.0 s left" in said.err
 
     node.script["GET /pulls/p1"] = [pull("fetching", 500), pull("done", 1000)]
     lines = [msgspec.json.decode(line) for line in pares("pull", "smol", "--json").out.splitlines()]
@@ -193,7 +193,7 @@ def test_a_dry_run_fetches_nothing_and_tells_by_its_exit_code_if_it_fits(node: S
     node.script["POST /pulls"] = msgspec.structs.replace(plan, disk_free=500, fits_disk=False)
     said = pares("pull", "smol", "--dry-run")
     assert (said.code, "1.5 kB too little" in said.out) == (4, True)
-    assert node.asked("POST /pulls")[0] == {"source": "smol", "name": "", "dry_run": True}
+    assert node.asked("POST /pulls")[0] == msgspec.to_builtins(schemas.PullRequest("smol", dry_run=True))
 
 
 def test_ctrl_c_pauses_a_pull(node: ScriptedNode, home: Path) -> None:

@@ -23,14 +23,15 @@ Written by `tests/unit/test_cli_docs.py` from `--help`; a test keeps both equal.
 
 Every verb talks to the node that runs at your home (`pares up`), over the same HTTP as the page. If none runs, it
 starts a private one that ends with the command; `up`, `down`, `status`, `version`, `path` without a model, `config`,
-`completion` and `key show`, `export`, `import` do not. `ls` is `list`; `serve` and `start` are `up`.
+`completion` and `key show`, `export`, `import` do not. `ls` is `list`, `search` is `find`; `serve`, `start` are `up`.
 
 Results go to stdout, everything else to stderr. Bars move on a terminal only. Ctrl-C stops cleanly (a download is
-paused and goes on later), a second one at once. Circles, members and peers are named by their name, their id, or its
-beginning.
+paused and goes on later), a second one at once. Circles, members, peers and versions are named by their name, their id,
+or its beginning.
 
-What asks does so on a terminal only, and not with `-y`; elsewhere it is done. Two things are not done unasked, because
-what they replace is gone: `key export` over a file that is there, and `key import` over another identity.
+What asks does so on a terminal only, and not with `-y`; elsewhere it is done. Three things are not done unasked: `key
+export` over a file that is there and `key import` over another identity, because what they replace is gone; and `pull`
+of a version whose licence you have not agreed to, unless you say `--accept-licence`.
 
 ## Exit codes
 
@@ -39,7 +40,7 @@ what they replace is gone: `key export` over a file that is there, and `key impo
 | 0 | done |
 | 1 | an error, a problem that `doctor` found, or `status` without a node |
 | 2 | wrong usage, a wrong request, a setting that means nothing |
-| 3 | there is no such model, setting, conversation, circle, peer |
+| 3 | there is no such model, version, setting, conversation, circle, peer |
 | 4 | it does not fit: memory or disk |
 | 5 | offline, or the place to fetch from, or every peer that could, does not answer |
 | 6 | the port is taken, or another node has this home |
@@ -49,8 +50,8 @@ what they replace is gone: `key export` over a file that is there, and `key impo
 
 ## With `--json`
 
-Stdout holds one JSON object; what goes on for a while (`pull`, `logs`, `peers --watch`) gives one per line. The shapes
-are those of the control API (`/pares/v1/openapi.json`). An error is `{"error": {"code", "message", "hint"}}`.
+Stdout holds one JSON object; what goes on for a while (`pull`, `verify`, `logs`, `--watch`) gives one per line. The
+shapes are those of the control API (`/pares/v1/openapi.json`). An error is `{"error": {"code", "message", "hint"}}`.
 
 | verb | object |
 |---|---|
@@ -59,7 +60,13 @@ are those of the control API (`/pares/v1/openapi.json`). An error is `{"error": 
 | `down` | `stopped` |
 | `list`, `import` | `models`: ModelRow |
 | `ps` | `loaded`: Loaded |
-| `show` | ModelDetail; with an option `template`, `license`, `modelfile`, `tensors`, or Verification |
+| `show` | ModelDetail, VersionDetail; with an option `template`, `license`, `modelfile`, `tensors`, Verification |
+| `show --envelope` | the statement itself: a DSSE envelope, byte for byte |
+| `find`, `share`, `unshare` | `versions`: VersionRow, VersionDetail, `unshared` and `circles` |
+| `lineage`, `endorse`, `revoke` | Lineage, Voice, Voice |
+| `verify` | VersionDetail, or Verification of a model that is no version; one per line |
+| `inspect`, `diff` | `facts` and `tensors`: TensorRow; TensorStatistics with a tensor; Difference |
+| `swarm` | Swarm; with `--watch` one per line |
 | `pull` | PullStatus, one per line; with `--dry-run` PullPlan |
 | `run`, `chat` | `model`, `text`, `reasoning`, `finish`, `prompt_tokens`, `generated_tokens`, `total_s`, `load_s`, … |
 | `ask` | `conversation_id`, `message`: MessageNode |

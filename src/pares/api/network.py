@@ -74,6 +74,8 @@ class CircleRequest(msgspec.Struct, frozen=True):
     name: GivenName
     open: bool = False
     internet: bool = True
+    copies: Annotated[int, Meta(ge=0, le=64)] = 2
+    """Members with room keep a version that fewer than so many hold; 0: nobody does."""
 
 
 class CircleChange(msgspec.Struct, frozen=True):

@@ -18,7 +18,22 @@ from typer.core import TyperGroup, TyperOption
 from typer.main import get_group
 
 from pares import __version__
-from pares.cli import care, chat, circles, keys, lifecycle, memory, models, peers, pull, settings
+from pares.cli import (
+    care,
+    chat,
+    circles,
+    inspect,
+    keys,
+    lifecycle,
+    memory,
+    models,
+    peers,
+    pull,
+    settings,
+    sharing,
+    swarm,
+    versions,
+)
 from pares.cli.terminal import Options, Terminal
 from pares.errors import LocalError, ParesError
 
@@ -43,6 +58,18 @@ SECTIONS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
         "rm": models.remove,
         "ps": memory.ps,
         "stop": memory.stop,
+        "inspect": inspect.inspect,
+        "diff": inspect.diff,
+        "verify": versions.verify,
+    },
+    "Commons": {
+        "find": versions.find,
+        "share": sharing.share,
+        "unshare": sharing.unshare,
+        "lineage": versions.lineage,
+        "endorse": versions.endorse,
+        "revoke": versions.revoke,
+        "swarm": swarm.swarm,
     },
     "Circles": {"circle": circles.circle, "invite": circles.invite, "join": circles.join, "peers": peers.peers},
     "Node": {
@@ -57,7 +84,7 @@ SECTIONS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     },
     "Settings": {"config": settings.config, "key": keys.key},
 }
-ALIASES = {"ls": models.list_models, "serve": lifecycle.up, "start": lifecycle.up}
+ALIASES = {"ls": models.list_models, "search": versions.find, "serve": lifecycle.up, "start": lifecycle.up}
 
 
 class Verbs(TyperGroup):

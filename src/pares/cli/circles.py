@@ -56,11 +56,17 @@ def new_circle(
     local_only: Annotated[
         bool, typer.Option("--local-only", help="Members are never looked up in the public DHT.")
     ] = False,
+    copies: Annotated[
+        int,
+        typer.Option(
+            "--copies", min=0, max=64, help="Members with room keep what fewer than so many hold; 0: nobody does."
+        ),
+    ] = 2,
 ) -> None:
     """Make a circle. You are its first member; `pares invite` lets others in."""
 
     async def work(node: Client, out: Terminal) -> None:
-        asked = network.CircleRequest(name, open_, not local_only)
+        asked = network.CircleRequest(name, open_, not local_only, copies)
         made = await node.post("/circles", network.Circle, asked)
         title = on_one_line(made.name)
         out.result(made, f"Made the circle {title}. Let somebody in: pares invite {shlex.quote(title)}")

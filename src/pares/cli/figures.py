@@ -18,6 +18,16 @@ def quantity(amount: float) -> str:
     return _scaled(amount, ("", "k", "M", "B", "T"))
 
 
+def rate(bytes_per_s: float) -> str:
+    """`2.4 MB/s`; nothing for nothing."""
+    return f"{size(bytes_per_s)}/s" if bytes_per_s else ""
+
+
+def bar(share: float, width: int = 30) -> str:
+    """A line for a share between 0 and 1; what is not nothing can be seen."""
+    return "█" * (max(1, round(share * width)) if share > 0 else 0)
+
+
 def _scaled(amount: float, units: Sequence[str]) -> str:
     step = 0
     while abs(amount) >= 999.5 and step < len(units) - 1:

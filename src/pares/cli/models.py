@@ -7,14 +7,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from pares.api import schemas
+from pares.api.commons import VersionDetail
+from pares.cli import versions
 from pares.cli.client import PATIENT_S, Client, Modelfile, quote
-from pares.cli.complete import ModelName, ModelNames
+from pares.cli.complete import ModelName, ModelNames, model_names
 from pares.cli.connect import run
 from pares.cli.figures import facts, quantity, size, table
+from pares.cli.inspect import tensor_table
 from pares.cli.terminal import Terminal
+from pares.errors import ModelNotFound, NotFound
 
 FILE_LINE = re.compile(r"^(\s*(?:FROM|ADAPTER)[ \t]+)(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
 
@@ -31,39 +36,65 @@ def list_models(ctx: typer.Context) -> None:
 
 def show(
     ctx: typer.Context,
-    model: ModelName,
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Its name, or a version of your circles.", autocompletion=model_names),
+    ],
     modelfile: Annotated[bool, typer.Option("--modelfile", help="Print a Modelfile that makes it.")] = False,
     template: Annotated[bool, typer.Option("--template", help="Print its chat template.")] = False,
-    licence: Annotated[bool, typer.Option("--license", help="Print its licence.")] = False,
+    licence: Annotated[bool, typer.Option("--licence", "--license", help="Print its licence.")] = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List its tensors.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Hash its file again; exit code 7 if it changed.")] = False,
+    envelope: Annotated[
+        bool, typer.Option("--envelope", help="Print its signed statement, as it is passed on.")
+    ] = False,
 ) -> None:
-    """Show what a model is: architecture, size, fit, licence, hash."""
+    """Show what a model is: architecture, size, fit, licence, hash.
+
+    Of a version that your circles offer, also who says so, what was checked of it, and who has it.
+    """
 
     async def work(node: Client, out: Terminal) -> None:
         address = f"/models/{quote(model)}"
-        if verify:
+        if envelope:
+            out.write((await node.get(f"/versions/{quote(model)}/envelope", msgspec.Raw)).decode() + "\n")
+        elif verify:
             with out.waiting(f"Verifying {model}"):
                 verified = await node.post(f"{address}/verify", schemas.Verification, wait_s=PATIENT_S)
             out.result(verified, f"{model} is what it should be (SHA-256 {verified.sha256}).")
         elif tensors:
             found = await node.get(f"{address}/tensors", schemas.Tensors)
-            out.result(found, _tensor_table(found))
+            out.result(found, tensor_table(found))
         elif modelfile:
             made = await node.post(f"{node.url}/api/show", Modelfile, {"model": model})
             out.result(made, made.modelfile)
         else:
-            detail = await node.get(address, schemas.ModelDetail)
-            if template:
+            detail = await _detail(node, model, version=not template)
+            if template and isinstance(detail, schemas.ModelDetail):
                 text = detail.templates.get("default", "")
                 out.result({"template": text}, text or f"{model} has no chat template.")
             elif licence:
                 text = detail.licence_text or detail.row.licence
                 out.result({"license": text}, text or f"The file of {model} names no licence.")
-            else:
+            elif isinstance(detail, schemas.ModelDetail):
                 out.result(detail, portrait(detail))
+            else:
+                out.result(detail, versions.portrait(detail))
 
     run(ctx, work)
+
+
+async def _detail(node: Client, name: str, *, version: bool) -> schemas.ModelDetail | VersionDetail:
+    """A model here, or else a version that circles offer, if that will do."""
+    try:
+        return await node.get(f"/models/{quote(name)}", schemas.ModelDetail)
+    except ModelNotFound as missing:
+        if not version:
+            raise
+        try:
+            return await node.get(f"/versions/{quote(name)}", VersionDetail)
+        except NotFound:
+            raise missing from None
 
 
 def remove(
@@ -169,11 +200,6 @@ def _listing(rows: Iterable[schemas.ModelRow]) -> str:
             for r in rows
         ),
     )
-
-
-def _tensor_table(found: schemas.Tensors) -> str:
-    rows = ((t.name, t.type, " × ".join(map(str, t.shape)), size(t.size)) for t in found.tensors)
-    return table(("NAME", "TYPE", "SHAPE", "SIZE"), rows)
 
 
 def portrait(detail: schemas.ModelDetail) -> str:

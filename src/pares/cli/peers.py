@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, NoReturn
 
@@ -15,6 +13,7 @@ from pares.cli.client import Client, quote
 from pares.cli.connect import run
 from pares.cli.figures import since, table
 from pares.cli.terminal import Terminal, on_one_line
+from pares.cli.watching import display
 
 LOOK_S = 2.0
 NOBODY = "There is nobody in your circles but you. `pares invite` makes a link that lets somebody in."
@@ -83,28 +82,10 @@ async def _watch(node: Client, out: Terminal) -> NoReturn:
     """Show how the peers are, again and again, until cancelled."""
     import asyncio
 
-    with _display(out) as display:
+    with display(out, lambda found: "\n".join([_listing(found), *_reasons(found)]), _Changes(out)) as show:
         while True:
-            display((await node.get("/peers", Peers)).peers)
+            show((await node.get("/peers", Peers)).peers)
             await asyncio.sleep(LOOK_S)
-
-
-@contextmanager
-def _display(out: Terminal) -> Iterator[Callable[[Sequence[Peer]], None]]:
-    if out.options.json:
-        yield out.json_line
-    elif not sys.stdout.isatty():
-        yield _Changes(out)
-    else:
-        from rich.console import Console
-        from rich.live import Live
-        from rich.text import Text
-
-        console = Console(no_color=out.options.no_color or None)
-        with Live(console=console, auto_refresh=False) as live:
-            yield lambda found: live.update(
-                Text("\n".join([_listing(found), *_reasons(found)]), no_wrap=True, overflow="ellipsis"), refresh=True
-            )
 
 
 class _Changes:

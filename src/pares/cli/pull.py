@@ -2,56 +2,96 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
+import msgspec
 import typer
 
 from pares.api.schemas import PullPlan, PullRequest, PullStatus
 from pares.cli.client import Client, error_of, quote
 from pares.cli.connect import run
 from pares.cli.figures import duration, facts, size
-from pares.cli.terminal import Terminal, printable
+from pares.cli.swarm import bytes_per_second
+from pares.cli.terminal import Terminal, on_one_line, printable
+from pares.errors import LicenceNotAccepted
 
 LOOK_S = 0.25
+LICENCE_LINES = 20
+"""Of a licence, shown before the question."""
+
+Priority = Literal["low", "normal", "high"]
+PRIORITIES = get_args(Priority)
 
 
 def pull(
     ctx: typer.Context,
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A name of the catalogue, https://…, hf:OWNER/REPO/FILE, or a file.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A name of the catalogue, a version of your circles, https://…, hf:OWNER/REPO/FILE, or a file.",
+        ),
     ],
     name: Annotated[str, typer.Option(help="What to call it here.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and fetch nothing.")] = False,
+    layers: Annotated[
+        str,
+        typer.Option("--layers", metavar="A-B", help="Only a part: layers A to before B, A-B+head, head, or header."),
+    ] = "",
+    accept_licence: Annotated[bool, typer.Option("--accept-licence", help="You agree to its licence.")] = False,
+    priority: Annotated[Priority, typer.Option("--priority", help="Beside other downloads.")] = "normal",
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", parser=bytes_per_second, metavar="RATE", help="Bytes per second at most: 2MB."),
+    ] = None,
 ) -> None:
     """Fetch a model; goes on where it was interrupted.
 
-    Looks for room on the disk before the first byte, and compares the hash after the last.
+    Looks for room on the disk before the first byte, and compares the hash after the last. From a circle it comes from
+    all members who have it at once, and its licence is shown once.
     """
+    request = PullRequest(
+        source=source,
+        name=name,
+        layers=layers,
+        accept_licence=accept_licence,
+        priority=PRIORITIES.index(priority),
+        limit_bytes_per_s=limit or 0,
+    )
 
     async def work(node: Client, out: Terminal) -> int:
         if dry_run:
-            plan = await plan_of(node, source, name)
+            plan = await plan_of(node, request)
             out.result(plan, _plan_text(plan))
             return 0 if plan.fits_disk else 4
-        await fetch(node, out, source, name)
+        await fetch(node, out, request)
         return 0
 
     run(ctx, work)
 
 
-async def plan_of(node: Client, source: str, name: str = "") -> PullPlan:
+async def plan_of(node: Client, request: PullRequest) -> PullPlan:
     """What a pull would take."""
-    return await node.post("/pulls", PullPlan, PullRequest(_whole_path(source), name, dry_run=True))
+    return await node.post("/pulls", PullPlan, _ready(request, dry_run=True))
 
 
-async def fetch(node: Client, out: Terminal, source: str, name: str = "", *, quietly: bool = False) -> PullStatus:
-    """Pull, show how far it is, and return when it is done. Cancelled: paused, and what is there stays."""
+async def fetch(node: Client, out: Terminal, request: PullRequest, *, quietly: bool = False) -> PullStatus:
+    """Pull, show how far it is, and return when it is done. Cancelled: paused, and what is there stays.
+
+    Raises LicenceNotAccepted if nobody could be asked, or did not agree.
+    """
     import asyncio
 
-    status = await node.post("/pulls", PullStatus, PullRequest(_whole_path(source), name))
+    source = on_one_line(request.source)
+    try:
+        status = await node.post("/pulls", PullStatus, _ready(request))
+    except LicenceNotAccepted:
+        await _ask_for_licence(node, out, request)
+        status = await node.post("/pulls", PullStatus, _ready(request, accept_licence=True))
     try:
         with _display(out, quietly=quietly) as display:
             async with aclosing(_follow(node, status)) as steps:
@@ -65,6 +105,26 @@ async def fetch(node: Client, out: Terminal, source: str, name: str = "", *, qui
         message = status.error or f"The download of {status.name} was {status.state}."
         raise error_of(status.code or "conflict", message, f"`pares pull {source}` goes on where it stopped.")
     return status
+
+
+async def _ask_for_licence(node: Client, out: Terminal, request: PullRequest) -> None:
+    """Show the beginning of a licence to whoever sits there, and ask once."""
+    plan = await plan_of(node, request)
+    source, licence = shlex.quote(request.source), on_one_line(plan.licence) or "a licence without a name"
+    message = f"{on_one_line(plan.name)} is under {licence}, which you have not agreed to yet."
+    read = f"`pares show {source} --licence` prints all of it"
+    if out.options.yes or not out.interactive:
+        raise LicenceNotAccepted(message, hint=f"{read}, `pares pull {source} --accept-licence` agrees to it.")
+    lines = plan.licence_text.strip().splitlines()
+    more = f"\n({len(lines) - LICENCE_LINES} more lines: {read}.)" if len(lines) > LICENCE_LINES else ""
+    out.aside(printable("\n".join([message, "", *lines[:LICENCE_LINES]]) + more + "\n\n"))
+    if not out.confirm("Do you agree to it?"):
+        raise LicenceNotAccepted("You did not agree to the licence; nothing was fetched.")
+
+
+def _ready(request: PullRequest, **changes: bool) -> PullRequest:
+    """As the node needs it."""
+    return msgspec.structs.replace(request, source=_whole_path(request.source), **changes)
 
 
 async def _follow(node: Client, status: PullStatus) -> AsyncGenerator[PullStatus, None]:
@@ -115,8 +175,8 @@ def _bar(out: Terminal) -> Iterator[Callable[[PullStatus], None]]:
         task = progress.add_task("", total=None)
 
         def display(status: PullStatus) -> None:
-            words = f"{status.name}: {status.state}" + (f" from {status.origin}" if status.origin else "")
-            progress.update(task, description=printable(words), completed=status.bytes, total=status.total or None)
+            words = on_one_line(f"{status.name}: {status.state}" + (f" from {status.origin}" if status.origin else ""))
+            progress.update(task, description=words, completed=status.bytes, total=status.total or None)
 
         yield display
 
@@ -135,7 +195,8 @@ class _Tenths:
             fetching = status.state == "fetching"
             how_far = f" {10 * tenth} % of {size(status.total)}" if status.total and fetching else ""
             left = f", {duration(status.eta_s)} left" if status.eta_s and fetching else ""
-            self._out.note(f"{status.name}: {status.state}{how_far}{left}")
+            origin = f" from {status.origin}" if status.origin and fetching else ""
+            self._out.note(on_one_line(f"{status.name}: {status.state}{how_far}{origin}{left}"))
 
 
 def _whole_path(source: str) -> str:
@@ -153,7 +214,9 @@ def _plan_text(plan: PullPlan) -> str:
             ("disk", f"needs {size(plan.disk_needed)}, {size(plan.disk_free)} free: {enough}"),
             ("fit", plan.fit),
             ("memory", plan.need.text if plan.need else ""),
-            ("licence", plan.licence),
+            ("licence", plan.licence + ("" if plan.licence_accepted else ", which you have not agreed to yet")),
+            ("version", plan.version),
+            ("held by", f"{plan.holders} members who are there" if plan.version else ""),
             ("SHA-256", plan.sha256),
         ]
     )

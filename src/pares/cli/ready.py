@@ -40,11 +40,12 @@ async def _find(node: Client, model: str) -> str | None:
 
 
 async def _fetch(node: Client, out: Terminal, model: str) -> str:
-    plan = await plan_of(node, model)
+    request = schemas.PullRequest(model)
+    plan = await plan_of(node, request)
     if plan.fit == "will not run" and plan.need is not None:
         hint = f"`pares pull {model}` fetches it all the same."
         raise error_of("not_enough_memory", f"{plan.name} will not run here: {plan.need.text}.", hint)
-    return (await fetch(node, out, model, quietly=True)).name
+    return (await fetch(node, out, request, quietly=True)).name
 
 
 async def load(node: Client, out: Terminal, model: str, how: schemas.LoadRequest = AS_SET) -> schemas.Loaded:

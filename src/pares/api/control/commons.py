@@ -31,6 +31,10 @@ async def envelope(call: Call[None]) -> Response:
     return Response(await call.services.commons.envelope(call.path("version")), media_type="application/json")
 
 
+async def verify(call: Call[None]) -> Response:
+    return reply(await call.services.commons.verify(call.path("version")))
+
+
 async def accept_licence(call: Call[None]) -> Response:
     await call.services.commons.accept_licence(call.path("version"))
     return Response(None, 204)

@@ -1,0 +1,119 @@
+"""What is inside of models: inspect, diff."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pares.api.commons import Difference, DifferenceRequest, TensorStatistics
+from pares.api.schemas import ModelDetail, Tensors
+from pares.cli.client import PATIENT_S, Client, quote
+from pares.cli.complete import ModelName, model_names
+from pares.cli.connect import run
+from pares.cli.figures import bar, facts, quantity, size, table
+from pares.cli.terminal import Terminal, on_one_line
+
+_DIFFERING = "A model here, or a version whose file is here."
+_Left = Annotated[str, typer.Argument(metavar="LEFT", help=_DIFFERING, autocompletion=model_names)]
+_Right = Annotated[str, typer.Argument(metavar="RIGHT", help="What to compare it with.", autocompletion=model_names)]
+
+
+def inspect(
+    ctx: typer.Context,
+    model: ModelName,
+    tensor: Annotated[str, typer.Argument(metavar="[TENSOR]", help="Look at the weights of this one.")] = "",
+) -> None:
+    """Look into a model: its header, its tensors, and the weights of one of them.
+
+    Of the weights a sample is looked at: range, mean, share of zeros, histogram.
+    """
+
+    async def work(node: Client, out: Terminal) -> None:
+        address = f"/models/{quote(model)}"
+        if tensor:
+            sample = await node.get(f"{address}/statistics?tensor={quote(tensor)}", TensorStatistics)
+            out.result(sample, _weights(sample))
+            return
+        detail = await node.get(address, ModelDetail)
+        found = await node.get(f"{address}/tensors", Tensors)
+        stated = facts((on_one_line(key), on_one_line(str(value))) for key, value in detail.facts.items())
+        text = "\n\n".join(filter(None, (stated, tensor_table(found))))
+        out.result({"facts": detail.facts, "tensors": found.tensors}, text)
+
+    run(ctx, work)
+
+
+def diff(ctx: typer.Context, left: _Left, right: _Right) -> None:
+    """Show which tensors differ between two models, and how much each layer changed.
+
+    Changed is the norm of the difference over the norm of the left one: 0 is equal, 1 as large as the weights.
+    """
+
+    async def work(node: Client, out: Terminal) -> None:
+        with out.waiting(f"Comparing {left} with {right}"):
+            found = await node.post(
+                "/differences", Difference, DifferenceRequest(left=left, right=right), wait_s=PATIENT_S
+            )
+        out.result(found, _difference(found))
+
+    run(ctx, work)
+
+
+def tensor_table(found: Tensors) -> str:
+    """All tensors of a model."""
+    rows = ((on_one_line(t.name), t.type, _shape(t.shape), size(t.size)) for t in found.tensors)
+    return table(("NAME", "TYPE", "SHAPE", "SIZE"), rows)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _weights(sample: TensorStatistics) -> str:
+    told = facts(
+        [
+            ("tensor", on_one_line(sample.name)),
+            ("type", sample.type),
+            ("shape", _shape(sample.shape)),
+            ("size", size(sample.size)),
+            ("looked at", f"{quantity(sample.sampled)} weights"),
+            ("range", f"{sample.least:.4g} to {sample.most:.4g}"),
+            ("mean", f"{sample.mean:.4g}"),
+            ("deviation", f"{sample.deviation:.4g}"),
+            ("zeros", f"{sample.zeros:.1%}"),
+            ("not finite", sample.odd or ""),
+        ]
+    )
+    return f"{told}\n\n{_histogram(sample)}".rstrip()
+
+
+def _histogram(sample: TensorStatistics) -> str:
+    counts, most = sample.histogram, max(sample.histogram, default=0)
+    if not most:
+        return ""
+    step = (sample.most - sample.least) / len(counts)
+    rows = (
+        (f"{sample.least + number * step: .3g}", f"{count / sum(counts):.1%}", bar(count / most))
+        for number, count in enumerate(counts)
+    )
+    return table(("FROM", "SHARE", ""), rows)
+
+
+def _difference(found: Difference) -> str:
+    parts = [f"{found.equal} tensors are equal, {found.changed} are not."]
+    most = max((layer.relative for layer in found.layers), default=0.0)
+    if most:
+        rows = (
+            (str(each.layer), f"{each.changed} of {each.tensors}", f"{each.relative:.4g}", bar(each.relative / most))
+            for each in found.layers
+        )
+        parts.append(table(("LAYER", "TENSORS", "CHANGED", ""), rows))
+    others = [each for each in found.tensors if each.state != "equal"]
+    if others:
+        told = (
+            (on_one_line(each.name), each.state, "" if each.relative is None else f"{each.relative:.4g}")
+            for each in others
+        )
+        parts.append(table(("TENSOR", "STATE", "CHANGED"), told))
+    return "\n\n".join(parts)
