@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from pares.circle.membership import certify, found
 from pares.circle.statements import signed
 from pares.wire.messages import (
+    HELD,
+    TOLD,
     Bye,
     CircleReply,
     CircleRequest,
@@ -14,6 +17,8 @@ from pares.wire.messages import (
     Delta,
     Digests,
     Done,
+    Fetch,
+    Held,
     Hello,
     Introduce,
     Introduced,
@@ -22,12 +27,17 @@ from pares.wire.messages import (
     Observe,
     Observed,
     Offer,
+    PieceHashes,
+    Pieces,
     Ping,
     Record,
     Refused,
     Revocation,
     Role,
+    Statements,
     Summaries,
+    SwarmReply,
+    SwarmRequest,
     Title,
 )
 from pares.wire.signing import Identity
@@ -58,9 +68,37 @@ def contact(of: Identity, sequence: int = NOW * 1000, expires: int = NOW + 86_40
     return signed(of, "contact/1", statement)
 
 
-def offer(of: Identity, circle: bytes, sequence: int = NOW * 1000, expires: int = NOW + 3600) -> Record:
-    statement = Offer(circle=circle, sequence=sequence, expires=expires, memory_bytes=8 << 30, version="0.1.0")
+def offer(
+    of: Identity,
+    circle: bytes,
+    sequence: int = NOW * 1000,
+    expires: int = NOW + 3600,
+    *,
+    holds: Sequence[Held] = (),
+    tells: Sequence[bytes] = (),
+) -> Record:
+    statement = Offer(
+        circle=circle,
+        sequence=sequence,
+        expires=expires,
+        memory_bytes=8 << 30,
+        version="0.1.0",
+        bulk_port=6881 if holds else 0,
+        holds=list(holds),
+        tells=list(tells),
+    )
     return signed(of, "offer/1", statement)
+
+
+def largest_offer(of: Identity, circle: bytes, sequence: int = NOW * 1000, expires: int = NOW + 3600) -> Record:
+    """With as much in it as there may be."""
+    version = hashlib.sha256(of.id).digest()
+    holds = [Held(version=version, layers=(65_535, 65_536), head=True)] * HELD
+    return offer(of, circle, sequence, expires, holds=holds, tells=[version] * TOLD)
+
+
+VERSION = hashlib.sha256(b"a statement").digest()
+HOLDS = [Held(version=VERSION), Held(version=hashlib.sha256(b"another").digest(), layers=(10, 20), head=True)]
 
 
 def _statements() -> list[Record]:
@@ -76,14 +114,17 @@ def _statements() -> list[Record]:
         signed(ada, "revocation/1", revocation),
         signed(ada, "title/1", Title(circle=circle, name="Küchentisch", sequence=7)),
         contact(ben),
-        offer(ben, circle),
+        offer(ben, circle, holds=HOLDS, tells=[VERSION]),
     ]
 
 
 CIRCLE_VECTORS = _statements()
 
 
-def _messages() -> list[CircleRequest | CircleReply]:
+Message = CircleRequest | CircleReply | SwarmRequest | SwarmReply
+
+
+def _messages() -> list[Message]:
     """One of each kind."""
     circle, ben = CIRCLE_VECTORS[0].signed.digest, person(1)
     names = b"".join(record.name[:16] for record in CIRCLE_VECTORS)
@@ -104,6 +145,10 @@ def _messages() -> list[CircleRequest | CircleReply]:
         Bye(),
         Done(),
         Refused(code="busy", reason="Later."),
+        Fetch(digests=[VERSION]),
+        Statements(envelopes=[b"{}"]),
+        Pieces(root=VERSION, first=1),
+        PieceHashes(root=VERSION, first=1, hashes=bytes(range(64))),
     ]
 
 

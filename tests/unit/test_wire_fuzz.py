@@ -27,10 +27,21 @@ from pares.wire.messages import (
     Label,
     Record,
     Summaries,
+    SwarmReply,
+    SwarmRequest,
 )
 from pares.wire.signing import _LOW_ORDER, Identity, Signed, decoded, opened
 
-DECODERS: list[Any] = [CircleRequest, CircleReply, Record, Signed, Invitation, *STATEMENTS.values()]
+DECODERS: list[Any] = [
+    CircleRequest,
+    CircleReply,
+    SwarmRequest,
+    SwarmReply,
+    Record,
+    Signed,
+    Invitation,
+    *STATEMENTS.values(),
+]
 VALID = [msgspec.msgpack.encode(message) for message in MESSAGE_VECTORS] + [r.signed.body for r in CIRCLE_VECTORS]
 
 BOMBS = [
@@ -46,6 +57,10 @@ BOMBS = [
     b"\xc9\xff\xff\xff\xff\x01",
     b"\x82\xa4type\xa5hello\xa4name\xa2\xff\xfe",
     b"\x81\xa4type\xa9summaries" + b"\x00" * 1000,
+    b"\x82\xa4type\xa5fetch\xa7digests\xdd\xff\xff\xff\xff",
+    b"\x82\xa4type\xaastatements\xa9envelopes\xdc\xff\xff" + b"\xc4\x02{}" * 60_000,
+    b"\x82\xa4type\xabpiecehashes\xa6hashes\xc6\xff\xff\xff\xff",
+    b"\x82\xa6circle\xc0\xa5holds" + b"\x91" * 200_000,
     b"\x82\xa4type\xa9summaries\xa7buckets\xdd\x00\x03\x00\x00" + b"\x00" * 0x30000,
 ]
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import inspect
 
 from pares.circle import invites
+from pares.swarm import statements, wanted
 from pares.wire import framing, messages, signing
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")
@@ -42,6 +43,9 @@ def described(of: inspect.Type) -> str:
             return " or ".join(f"`{value}`" for value in values)
         case inspect.ListType(item_type=item, min_length=least, max_length=most):
             return f"list of {limits(least, most)}: {described(item)}"
+        case inspect.TupleType(item_types=items):
+            assert len(set(map(described, items))) == 1
+            return f"list of {len(items)}: {described(items[0])}"
         case inspect.StructType(cls=kind):
             return f"[{kind.__name__}](#{kind.__name__.lower()})"
         case inspect.UnionType(types=types):
@@ -64,6 +68,10 @@ def structs() -> dict[str, type[msgspec.Struct]]:
     return {kind.__name__: kind for kind in kinds if not kind.__name__.startswith("_")}
 
 
+def kinds_of(*unions: object) -> set[type[msgspec.Struct]]:
+    return {kind for union in unions for kind in get_args(union)}
+
+
 def sections() -> dict[str, str]:
     parts = re.split(r"^### (\w+)$", DOCUMENT, flags=re.MULTILINE)
     return dict(zip(parts[1::2], (re.split(r"^## ", text, flags=re.MULTILINE)[0] for text in parts[2::2]), strict=True))
@@ -80,14 +88,18 @@ def test_every_field_stands_there_with_its_type_and_limit_and_no_other() -> None
 
 
 def test_every_message_stands_there_with_its_tag() -> None:
-    for kind in {*get_args(messages.CircleRequest), *get_args(messages.CircleReply)}:
+    for kind in kinds_of(messages.CircleRequest, messages.CircleReply, messages.SwarmRequest, messages.SwarmReply):
         assert f"`type`: `{kind.__struct_config__.tag}`" in sections()[kind.__name__]
 
 
 def test_labels_protocols_and_limits_stand_there() -> None:
-    assert f"`{messages.CIRCLE}`" in DOCUMENT
+    for protocol in (messages.CIRCLE, messages.SWARM, messages.BULK):
+        assert f"`{protocol}`" in DOCUMENT
     for label, kind in messages.STATEMENTS.items():
         assert f"`{label}`, body of at most {messages.BODY_BYTES[label]} bytes" in sections()[kind.__name__]
     assert f"{framing.MESSAGE_BYTES} bytes" in DOCUMENT
+    text = " ".join(DOCUMENT.split())
+    assert f"{wanted.EACH} statements on the word of one member, {wanted.ALL} in all" in text
+    assert f"A request has at most {statements.REQUEST_BYTES} bytes" in text
     for code in get_args(messages.RefusalCode):
         assert re.search(rf"^\| `{code}` \| .+ \|$", sections()["Refused"], flags=re.MULTILINE)
