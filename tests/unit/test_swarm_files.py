@@ -167,12 +167,15 @@ async def test_verifying_names_the_first_bad_piece(files: Files, content: bytes,
     assert (failed.value.exit_code, failed.value.fields["piece"]) == (7, piece)
 
 
-async def test_verifying_a_file_of_one_piece_and_one_that_is_cut(files: Files) -> None:
+async def test_verifying_a_file_of_one_piece_that_is_cut_or_grows(files: Files) -> None:
     path = own(files, "a.gguf", b"small")
     record = await files.take(path, linked=False)
     await files.verify(record.root)
     path.write_bytes(b"smal")
     with pytest.raises(VerificationFailed, match="piece 0 of 1"):
+        await files.verify(record.root)
+    path.write_bytes(b"small" + bytes(MIB))
+    with pytest.raises(VerificationFailed, match="1,048,581 bytes; it had 5"):
         await files.verify(record.root)
 
 

@@ -69,6 +69,11 @@ def test_larger_pieces_are_hashed_as_libtorrent_does(tmp_path: Path) -> None:
     assert piece_length(size) == 4 * MIB
 
 
+@given(size=st.integers(1, 1 << 46), layer=st.binary(max_size=200), root=st.binary(min_size=32, max_size=32))
+def test_what_a_peer_sends_as_a_layer_is_no_layer(size: int, layer: bytes, root: bytes) -> None:
+    assert is_layer(layer, root, size) == (pieces(size) == 1 and not layer)
+
+
 def test_pieces_grow_with_the_file() -> None:
     lengths = {1: 1, 10**9 - 1: 1, 10**9: 4, 16 * 10**9 - 1: 4, 16 * 10**9: 16, 1 << 46: 16}
     assert {size: piece_length(size) // MIB for size in lengths} == lengths

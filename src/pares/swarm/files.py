@@ -116,7 +116,7 @@ class Files:
         path = path or Path(record.path)
         batches, done = _batches(record), 0
         try:
-            before = stamp_of(path.stat())
+            stat = path.stat()
             while several := list(islice(batches, _CHECKING)):
                 found = await asyncio.gather(*(in_thread(_first_bad, path, record, batch) for batch in several))
                 if bad := [piece for piece in found if piece is not None]:
@@ -129,8 +129,12 @@ class Files:
                 progress(done)
         except OSError as error:
             raise NotFound(f"{path} cannot be read ({error.strerror}).", hint="Put it back, or remove it.") from error
-        if record.pieces is None and record.path == str(path) and record.stamp != before:
-            await self.content.put(msgspec.structs.replace(record, stamp=before))
+        if record.pieces is None and stat.st_size != record.size:
+            raise changed(path, f"it has {stat.st_size:,} bytes; it had {record.size:,}")
+        async with self._changing:
+            fresh = await self.content.get(root)
+            if fresh and fresh.pieces is None and fresh.path == str(path):
+                await self.content.put(msgspec.structs.replace(fresh, stamp=stamp_of(stat)))
 
     def _is_inside(self, path: str | Path) -> bool:
         return Path(path).parent == self.folder
