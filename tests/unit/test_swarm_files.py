@@ -11,11 +11,13 @@ import msgspec
 import pytest
 
 from pares.errors import BrokenModelFile, NotFound, VerificationFailed
+from pares.inference.gguf import read_header
 from pares.store.content import FileRecord
 from pares.store.database import Database
 from pares.swarm.disk import link, used_bytes
-from pares.swarm.files import Files, trouble
+from pares.swarm.files import Files, header_of, trouble
 from pares.swarm.merkle import FileHasher, is_layer
+from tiny import tiny_llama
 
 MIB = 1 << 20
 
@@ -224,6 +226,20 @@ async def test_a_whole_file_takes_the_place_of_a_part(files: Files, content: byt
     theirs.write_bytes(content)
     assert (await files.take(theirs, linked=True)).path == str(theirs)
     assert not partial.exists()
+
+
+async def test_the_header_of_a_part_is_read_though_its_file_is_short(files: Files, tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path / "m.gguf", embedding=64, ffn=64)
+    whole = await files.take(model, linked=True)
+    header = header_of(whole)
+    assert header.tensors == read_header(model).tensors
+    cut = tmp_path / "part"
+    cut.write_bytes(model.read_bytes()[: header.data_start])
+    part = msgspec.structs.replace(whole, path=str(cut), pieces=((0, 1),))
+    assert header_of(part).tensors == header.tensors
+    cut.write_bytes(cut.read_bytes()[:1000])
+    with pytest.raises(BrokenModelFile, match="ends inside"):
+        header_of(part)
 
 
 async def test_bytes_that_are_not_those_expected_are_not_taken(files: Files, content: bytes) -> None:

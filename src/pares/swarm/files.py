@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from pares.errors import Conflict, NotFound, VerificationFailed
+from pares.errors import BrokenModelFile, Conflict, NotFound, VerificationFailed
+from pares.inference.gguf import FIRST_READ_BYTES, Header, Incomplete, parse_header
 from pares.store.content import Content, FileRecord
 from pares.store.database import Database
 from pares.swarm.coverage import everything
@@ -167,6 +168,20 @@ def trouble(record: FileRecord) -> str:
     if record.pieces is None and stamp_of(stat) != record.stamp:
         return f"Its file at {record.path} has changed since it was hashed."
     return ""
+
+
+def header_of(record: FileRecord) -> Header:
+    """The header of a GGUF that is here, whole or in part: until its last piece came, its file is shorter than it says.
+
+    Blocking. Raises BrokenModelFile, also while the header itself is not all here, and OSError.
+    """
+    with open(record.path, "rb") as file:
+        front = file.read(FIRST_READ_BYTES)
+        while isinstance(header := parse_header(front, record.size), Incomplete):
+            if not (more := file.read(max(header.at_least, 2 * len(front)) - len(front))):
+                raise BrokenModelFile(f"{record.path} ends inside of its header.", hint="Pull the rest of it.")
+            front += more
+    return header
 
 
 def changed(path: Path, how: str, **fields: object) -> VerificationFailed:
