@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import msgspec
 
@@ -37,6 +37,7 @@ from pares.transport.bittorrent_process import BitTorrent
 from pares.transport.bittorrent_process import Settings as BitTorrentSettings
 from pares.transport.quic import QuicTransport
 from pares.transport.settings import Settings as TransportSettings
+from pares.transport.switchboard import Handler
 from pares.wire.messages import Contact, Held
 from pares.wire.signing import Identity, PeerId
 
@@ -45,6 +46,26 @@ log = logging.getLogger(__name__)
 State = Literal["alone", "connecting", "connected", "offline"]
 NEWS_S = 0.3
 """Events of a moment are told together."""
+
+
+class Contents(Protocol):
+    """What this node gives away, and who answers about it."""
+
+    @property
+    def bulk_port(self) -> int: ...
+
+    def holdings(self, circle: bytes) -> tuple[Sequence[Held], Sequence[bytes]]: ...
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """Of the protocols beside the circles' own."""
+        ...
+
+    def circles_changed(self) -> None:
+        """Circles, their members or offers are others than before."""
+        ...
+
+
 SHARES = (
     "Your node's name, and the addresses where it can be reached.",
     "Whether it is there, its version, and how much memory the machine has.",
@@ -80,7 +101,8 @@ class Network:
         self.name = (circle.name or hostname or "a node")[:64]
         self.version = __version__
         self.memory_bytes = machine.memory().total
-        self.bulk_port = 0
+        self.contents: Contents | None = None
+        """Set before this is entered."""
         self._means = Means()
         self._news: set[str] = set()
         self._something = asyncio.Event()
@@ -91,9 +113,14 @@ class Network:
         """See `circle.gathering.Profile`."""
         return self._standing.relay_url
 
+    @property
+    def bulk_port(self) -> int:
+        """See `circle.offers.Profile`."""
+        return self.contents.bulk_port if self.contents else 0
+
     def holdings(self, circle: bytes) -> tuple[Sequence[Held], Sequence[bytes]]:
         """See `circle.offers.Profile`."""
-        return (), ()
+        return self.contents.holdings(circle) if self.contents else ((), ())
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -105,6 +132,7 @@ class Network:
                 equip=self._equip,
                 on_event=self._hear,
                 at_once=self._at_once,
+                handlers=self.contents.handlers if self.contents else None,
             )
             self._standing = Standing(self.circles_here, self._means, offline=self._offline)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -162,7 +190,7 @@ class Network:
 
     def _hear(self, event: Event) -> None:
         if event.kind == "joined" and event.peer is not None:
-            who = msgspec.to_builtins(self._who(event.peer))
+            who = msgspec.to_builtins(self.who(event.peer))
             self._events.publish("joined", {"circle": event.circle.hex(), "invite": event.invite.hex(), "peer": who})
         if event.kind in ("circles", "removed", "joined"):
             self._note("circles")
@@ -170,6 +198,8 @@ class Network:
                 self._means.relay.recheck()
         self._note("peers")
         self._note("network")
+        if self.contents is not None and event.kind != "peers":
+            self.contents.circles_changed()
 
     def _note(self, kind: str) -> None:
         self._news.add(kind)
@@ -197,14 +227,14 @@ class Network:
     async def circle(self, circle: str) -> told.CircleDetail:
         kept = self.circles_here.find(circle)
         book = self.circles_here.book
-        online = self._online()
+        online = self.online()
         members = []
         for peer, member in kept.store.membership.members().items():
             founder = peer == kept.store.membership.founder
             members.append(
                 told.Member(
                     id=peer.hex(),
-                    name=self._name_of(peer),
+                    name=self.name_of(peer),
                     words=_words(peer),
                     role="founder" if founder else member.role,
                     you=peer == self.identity.id,
@@ -294,7 +324,7 @@ class Network:
 
     def state(self) -> tuple[State, int, int]:
         """For the status: in a word, how many peers are online, how many circles there are."""
-        online, circles = len(self._online()), len(self.circles_here.book.circles)
+        online, circles = len(self.online()), len(self.circles_here.book.circles)
         if self._offline:
             return "offline", 0, circles
         return ("connected" if online else "connecting" if circles else "alone"), online, circles
@@ -309,11 +339,11 @@ class Network:
                 f"This node is offline by its settings: it cannot {what}.", hint="Start it without --offline."
             )
 
-    def _online(self) -> frozenset[PeerId]:
+    def online(self) -> frozenset[PeerId]:
         network = self.circles_here.network
         return frozenset(network.online()) if network else frozenset()
 
-    def _name_of(self, peer: PeerId) -> str:
+    def name_of(self, peer: PeerId) -> str:
         """Until a peer's contact has come: what it said when it greeted."""
         if peer == self.identity.id:
             return self.name
@@ -322,8 +352,8 @@ class Network:
         said = neighbour.hello.name if neighbour and neighbour.hello else ""
         return said if said and name == peer.hex()[:8] else name
 
-    def _who(self, peer: PeerId) -> told.Who:
-        return told.Who(peer.hex(), self._name_of(peer), _words(peer))
+    def who(self, peer: PeerId) -> told.Who:
+        return told.Who(peer.hex(), self.name_of(peer), _words(peer))
 
     def _circle_told(self, kept: Kept) -> told.Circle:
         membership = kept.store.membership
@@ -337,9 +367,9 @@ class Network:
             role="founder" if founder else mine.role if mine else "guest",
             open=membership.charter.open,
             internet=membership.charter.internet,
-            founder=self._who(membership.founder),
+            founder=self.who(membership.founder),
             members=len(members),
-            online=sum(peer in members for peer in self._online()),
+            online=sum(peer in members for peer in self.online()),
             since=_time(kept.record.joined_at),
             can_invite=mine is not None and mine.role == "member",
         )
@@ -354,7 +384,7 @@ class Network:
             role=invite.role,
             expires_at=_time(invite.expires),
             uses_left=invite.uses_left,
-            joined=tuple(self._who(PeerId(bytes.fromhex(peer))) for peer in invite.joined),
+            joined=tuple(self.who(PeerId(bytes.fromhex(peer))) for peer in invite.joined),
         )
 
     def _peers(self) -> list[told.Peer]:
@@ -370,7 +400,7 @@ class Network:
         offset = round(neighbour.clock_offset_s) if neighbour else 0
         return told.Peer(
             id=peer.hex(),
-            name=self._name_of(peer),
+            name=self.name_of(peer),
             words=_words(peer),
             online=neighbour is not None,
             path=neighbour.link.path.kind if neighbour else "",
@@ -419,7 +449,7 @@ class Network:
             relay=gathering.relay_of_mine() if gathering else "",
             relaying=self._means.relay is not None,
             ways=tuple(self._standing.ways()),
-            peers_online=len(self._online()),
+            peers_online=len(self.online()),
         )
 
 

@@ -27,10 +27,12 @@ from pares.api import schemas
 from pares.api.app import create_app
 from pares.api.auth import Gate, is_loopback
 from pares.api.connection import Connection
+from pares.api.inventory import Inventory
 from pares.api.schemas import Check, Loaded, LoadRequest, LogLine, NodeStatus, Setting
 from pares.api.services import InUse
 from pares.api.settings import Settings as ServerSettings
 from pares.circle.words import words
+from pares.commons import Commons
 from pares.config import Config, change, describe, load, write_whole
 from pares.doctor import examine
 from pares.errors import AlreadyRunning, ParesError
@@ -48,6 +50,7 @@ from pares.store.logbook import Logbook
 from pares.swarm.disk import free_bytes
 from pares.swarm.library import CHANGED, Library
 from pares.swarm.pulls import Pulls
+from pares.told import CommonsTold
 from pares.wire.signing import Identity
 
 log = logging.getLogger(__name__)
@@ -113,14 +116,28 @@ class Node:
         self.keys = Keys(self.database)
         folder = Path(config.swarm.folder).expanduser() if config.swarm.folder else config.home / "models"
         self.library = await stack.enter_async_context(Library(self.database, folder, self.events))
+        self.network = self._network()
+        shared = self._commons()
+        self.network.contents = shared
+        await stack.enter_async_context(self.network)
+        await stack.enter_async_context(shared)
         self.pulls = await stack.enter_async_context(
-            Pulls(self.library, config.swarm, self.events, offline=config.node.offline)
+            Pulls(
+                self.library,
+                config.swarm,
+                self.events,
+                commons=shared,
+                swarm=None if config.node.offline else shared.fetch,
+                offline=config.node.offline,
+            )
+        )
+        self.commons = CommonsTold(
+            shared, self.pulls, fit=lambda header: Inventory(self).fit(header), keep=self.change_setting
         )
         self.engine = await stack.enter_async_context(
             Engine(config.inference, probes=config.home / "cache" / "probes", on_change=self._on_change)
         )
         await self._count_models()
-        self.network = await stack.enter_async_context(self._network())
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         sockets = self._listen(stack)
         self.gate = Gate(self)
@@ -155,6 +172,21 @@ class Node:
             offline=config.node.offline,
             at_once=not self.passing,
             hostname=socket.gethostname(),
+        )
+
+    def _commons(self) -> Commons:
+        config = self.config
+        return Commons(
+            config.home,
+            self.network,
+            self.database,
+            self.library,
+            self.events,
+            config.swarm,
+            loopback_only=config.transport.loopback_only,
+            dht=config.circle.dht,
+            bootstrap=config.circle.dht_bootstrap,
+            offline=config.node.offline,
         )
 
     # Starting and stopping

@@ -136,6 +136,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     of: str
     nodes: tuple[LineageNode, ...]
     edges: tuple[LineageEdge, ...]
+    cut: bool = False
+    """There is more of it than this."""
 
 
 class ShareRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,7 +269,8 @@ class TensorDifference(msgspec.Struct, frozen=True, kw_only=True):
 
 class LayerDifference(msgspec.Struct, frozen=True, kw_only=True):
     layer: int
-    relative: float
+    relative: float | None
+    """Norm of the difference over the norm of the left one; None where no tensor of it can be compared."""
     changed: int
     tensors: int
 

@@ -88,7 +88,7 @@ class _Now(Collector):
         status = self._services.status()
         yield from (running, waiting, memory)
         yield GaugeMetricFamily("pares_models_loaded", "Models in memory", value=len(status.loaded))
-        for name, (what, value) in self._services.network.figures().items():
+        for name, (what, value) in {**self._services.network.figures(), **self._services.commons.figures()}.items():
             yield GaugeMetricFamily(f"pares_{name}", what, value=value)
         yield GaugeMetricFamily(
             "pares_memory_bytes", "Resident memory of the node, without workers", value=status.memory_bytes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -140,6 +140,13 @@ class CommonsServices(Protocol):
         """Compute all roots and check all signatures. Raises VerificationFailed on the first mismatch."""
         ...
 
+    async def before_removing(self, model: str, *, force: bool) -> Callable[[], Awaitable[None]]:
+        """Raises Conflict where a model is the last known copy of what this node gives away, unless `force`.
+
+        What is returned is to be called when the model is gone.
+        """
+        ...
+
     async def swarm(self) -> Swarm: ...
 
     async def change_swarm(self, change: SwarmChange) -> Swarm:
@@ -147,11 +154,11 @@ class CommonsServices(Protocol):
         ...
 
     async def statistics(self, model: str, tensor: str) -> TensorStatistics:
-        """Raises NotFound; NotSupported for a type that cannot be read."""
+        """Raises NotFound, BrokenModelFile, WorkerDied; NotSupported for a type that cannot be read."""
         ...
 
     async def difference(self, left: str, right: str) -> Difference:
-        """Between models here, or versions here. Raises NotFound."""
+        """Between models here, or versions here. Raises NotFound, Conflict, BrokenModelFile, WorkerDied."""
         ...
 
     def figures(self) -> Mapping[str, tuple[str, float]]:

@@ -50,7 +50,7 @@ class Event:
     """Something that the rooms above may want to tell."""
 
     kind: str
-    """circles, peers, joined, removed."""
+    """circles, peers, offers, joined, removed."""
     circle: bytes = b""
     peer: PeerId | None = None
     invite: bytes = b""
@@ -332,6 +332,8 @@ class Gathering:
                 self._on_event(Event("removed", circle=circle.id))
         if any(entry.record.label == "contact/1" for entry in entries):
             self._on_event(Event("peers"))
+        if any(entry.record.label == "offer/1" for entry in entries):
+            self._on_event(Event("offers", circle=circle.id))
 
     async def _say_farewell(self) -> None:
         goodbyes = [self._goodbye(peer) for peer in self.network.online()]

@@ -13,6 +13,7 @@ import msgspec
 
 from pares.errors import VerificationFailed
 from pares.inference.header import Header, Tensor, Value
+from pares.swarm.predicate import Architecture
 
 FILE = "catalogue.toml"
 SHA256 = "cce39a1f49235c1c5a21209f6765f3dd924823e39f9cbfd879958b751e9daaee"
@@ -72,33 +73,62 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Further places, as a person would give them to `pares pull`."""
 
     def header(self) -> Header:
-        """As much of the file's header as an estimate of memory needs; its one tensor stands for all weights."""
+        """As much of the file's header as an estimate of memory needs."""
         shape = self.shape
-        facts: dict[str, Value] = {
-            "block_count": shape.layers,
-            "context_length": shape.context,
-            "embedding_length": shape.embedding_length,
-            "feed_forward_length": shape.feed_forward_length,
-            "attention.head_count": shape.heads,
-            "attention.head_count_kv": shape.kv_heads,
-            "attention.key_length": shape.key_length,
-            "attention.value_length": shape.value_length,
-            "attention.sliding_window": shape.sliding_window,
-            "vocab_size": shape.vocabulary,
-        }
-        metadata: dict[str, Value] = {f"{shape.architecture}.{key}": value for key, value in facts.items()}
-        metadata |= {"general.architecture": shape.architecture, "general.name": self.title}
-        weights = Tensor("weights", self.quantization.removesuffix("_M"), (shape.parameters, 1), 0, self.size)
-        return Header(
-            version=3,
-            alignment=32,
-            metadata=metadata,
-            tensors=(weights,),
-            data_start=0,
-            file_bytes=self.size,
-            raw=memoryview(b""),
-            spans={},
+        return _sketch(
+            shape.architecture,
+            self.title,
+            {
+                "block_count": shape.layers,
+                "context_length": shape.context,
+                "embedding_length": shape.embedding_length,
+                "feed_forward_length": shape.feed_forward_length,
+                "attention.head_count": shape.heads,
+                "attention.head_count_kv": shape.kv_heads,
+                "attention.key_length": shape.key_length,
+                "attention.value_length": shape.value_length,
+                "attention.sliding_window": shape.sliding_window,
+                "vocab_size": shape.vocabulary,
+            },
+            Tensor("weights", self.quantization.removesuffix("_M"), (shape.parameters, 1), 0, self.size),
         )
+
+
+def sketch(stated: Architecture, title: str, size: int) -> Header:
+    """As much of a header as an estimate of memory needs, from what a version's publisher states."""
+    return _sketch(
+        stated.name,
+        title,
+        {
+            "block_count": stated.layers,
+            "context_length": stated.context,
+            "embedding_length": stated.embedding_length,
+            "feed_forward_length": stated.feed_forward_length,
+            "attention.head_count": stated.heads,
+            "attention.head_count_kv": stated.kv_heads,
+            "attention.key_length": stated.key_length,
+            "attention.value_length": stated.value_length,
+            "attention.sliding_window": stated.sliding_window,
+            "vocab_size": stated.vocabulary,
+        },
+        Tensor("weights", stated.quantization.removesuffix("_M"), (stated.parameters, 1), 0, size),
+    )
+
+
+def _sketch(architecture: str, title: str, facts: dict[str, Value], weights: Tensor) -> Header:
+    """One tensor stands for all weights."""
+    metadata: dict[str, Value] = {f"{architecture}.{key}": value for key, value in facts.items()}
+    metadata |= {"general.architecture": architecture, "general.name": title}
+    return Header(
+        version=3,
+        alignment=32,
+        metadata=metadata,
+        tensors=(weights,),
+        data_start=0,
+        file_bytes=weights.nbytes,
+        raw=memoryview(b""),
+        spans={},
+    )
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

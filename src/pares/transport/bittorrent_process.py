@@ -160,6 +160,11 @@ class BitTorrent:
                 log.warning("The BitTorrent process is gone: %s. It starts again in %.1f s.", why, pause)
                 await asyncio.sleep(pause)
 
+    def reopen(self, settings: Settings) -> None:
+        """Go on with other settings: a process that runs ends in good order, and the next one begins."""
+        self.settings = settings
+        self._hang_up()
+
     # The DHT
 
     async def put(self, identity: Identity, salt: bytes, value: bytes, *, timeout_s: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -79,9 +79,13 @@ async def remove(call: Call[None]) -> Response:
 
 async def removed(call: Call[object], name: str, *, force: bool = False) -> Removed:
     """Remove a model, out of memory first, and what was fetched of it so far. Raises ModelNotFound, Conflict."""
+    shared: Callable[[], Awaitable[None]] | None = None
     with suppress(NotFound):  # not loaded, or not even here: a download that has begun
+        shared = await call.services.commons.before_removing(name, force=force)
         await call.services.unload((await call.services.library.get(name)).record.name)
     gone = await call.services.pulls.remove(name, force=force)
+    if shared is not None:
+        await shared()
     return Removed(gone.names[0], gone.bytes_freed)
 
 

@@ -1,0 +1,317 @@
+"""Joins the swarm room to circles, BitTorrent and the tunnel: what this node shares, knows of and fetches of versions.
+
+Built before the network is entered, entered after it. It is `network.Contents` and `sources.Commons`; what the API
+asks of it is in `told.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pares.errors import NotFound, ParesError, RemoteError
+from pares.membership import CircleMembers
+from pares.network import Network
+from pares.store.database import Database
+from pares.store.events import Events
+from pares.store.versions import VersionTables
+from pares.swarm.keeper import Keeper
+from pares.swarm.library import Library
+from pares.swarm.offered import Offered
+from pares.swarm.predicate import Version
+from pares.swarm.settings import Settings
+from pares.swarm.sharing import Sharing
+from pares.swarm.statements import Statements
+from pares.swarm.swarming import SwarmFetch
+from pares.swarm.version import Opened
+from pares.transport.bittorrent_process import BitTorrent
+from pares.transport.bittorrent_process import Settings as BitTorrentSettings
+from pares.transport.link import Connection, Stream
+from pares.transport.switchboard import Handler
+from pares.transport.torrents import Poisoned, Swarming, Torrents
+from pares.transport.tunnel import Tunnels
+from pares.wire.messages import BULK, SWARM, Held
+from pares.wire.signing import PeerId
+
+log = logging.getLogger(__name__)
+
+NEWS_S = 1.0
+"""Between two looks at what has changed, and two events."""
+ROUND_S = 60.0
+"""Statements are asked for again, and rare versions looked for."""
+TUNNEL_S = 10.0
+POISONED = 16
+"""Banned sources that are remembered, to be shown."""
+
+
+class Commons:
+    """`async with` it."""
+
+    def __init__(
+        self,
+        home: Path,
+        network: Network,
+        database: Database,
+        library: Library,
+        events: Events,
+        settings: Settings,
+        *,
+        loopback_only: bool,
+        dht: bool,
+        bootstrap: tuple[str, ...],
+        offline: bool,
+    ) -> None:
+        """`dht`: it may be used for what is shared in a commons. `offline`: nothing is given or fetched."""
+        self.settings = replace(settings, seeding=settings.seeding and not offline)
+        self.network = network
+        self.library = library
+        self.members = CircleMembers(network)
+        self.poisoned: list[Poisoned] = []
+        self._events = events
+        self._offline = offline
+        self._dht, self._bootstrap = dht and not loopback_only, bootstrap
+        resume = home / "torrents"
+        resume.mkdir(parents=True, exist_ok=True)
+        addresses = ("127.0.0.1",) if loopback_only or not settings.direct else ("0.0.0.0", "::")
+        self.session = BitTorrent(
+            BitTorrentSettings(
+                state=home / "torrents.state",
+                addresses=addresses,
+                port=settings.bulk_port,
+                bootstrap=bootstrap,
+                dht=False,
+                resume=resume,
+            )
+        )
+        self.torrents = Torrents(self.session, on_change=self._moved, on_poison=self._poisoned)
+        self.tunnels = Tunnels(self._connect, allowed=self._is_member, target=lambda: self.torrents.tcp_port)
+        self.statements = Statements(
+            database,
+            self.members,
+            layer_of=self._layer_of,
+            keeps=lambda version: version in self.sharing.here,
+            on_change=self._statements_changed,
+        )
+        self.sharing = Sharing(
+            network.identity,
+            library,
+            self.statements,
+            VersionTables(database),
+            self.torrents,
+            self.members,
+            self.settings,
+            is_fetched=lambda root: root in self.fetch.fetching,
+        )
+        self.fetch = SwarmFetch(
+            library.files,
+            self.torrents,
+            self.members,
+            self.tunnels,
+            self.settings,
+            called=network.name_of,
+            release=lambda root: self._wake(reseed=True),
+        )
+        self.keeper = Keeper(self.sharing, self.fetch, self.members, self.settings)
+        self._something = asyncio.Event()
+        self._reseed = self._moving = self._circles = False
+        self._counted: dict[bytes, tuple[int, int]] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            stack.callback(tasks.create_task(self.session.run(), name="torrents").cancel)
+            await stack.enter_async_context(self.tunnels)
+            await stack.enter_async_context(self.fetch)
+            self.torrents.limit(upload=self.settings.upload_limit, download=self.settings.download_limit)
+            await self.statements.load()
+            await self.sharing.load()
+            self.library.on_file.append(lambda record: self._wake(reseed=True))
+            self.library.keeps = self.keeper.keeps
+            stack.push_async_callback(self._count_traffic)
+            stack.callback(tasks.create_task(self._follow(), name="follow offers").cancel)
+            if not self._offline:
+                stack.callback(tasks.create_task(self._rounds(), name="keep rare versions").cancel)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    # What the network asks: see `network.Contents`
+
+    @property
+    def bulk_port(self) -> int:
+        return self.torrents.tcp_port if self.settings.direct else 0
+
+    def holdings(self, circle: bytes) -> tuple[Sequence[Held], Sequence[bytes]]:
+        return self.sharing.holdings(circle)
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        return {SWARM: self.statements.serve, BULK: self._serve_bulk}
+
+    def circles_changed(self) -> None:
+        self._circles = True
+        self._wake()
+
+    # What pulling asks: see `swarm.sources.Commons`
+
+    async def find(self, text: str) -> Opened | None:
+        with suppress(NotFound):
+            return self.offered().find(text).opened
+        return None
+
+    async def listing(self, file: str) -> Sequence[Opened]:
+        return [
+            opened
+            for opened in self.statements.versions()
+            if isinstance(opened.predicate, Version)
+            and any(file in (each.root, each.sha256) for each in opened.predicate.files)
+        ]
+
+    async def is_licence_accepted(self, version: Opened) -> bool:
+        assert isinstance(version.predicate, Version)
+        return self.sharing.is_accepted(version.predicate)
+
+    async def accept_licence(self, version: Opened) -> None:
+        assert isinstance(version.predicate, Version)
+        await self.sharing.accept(version.predicate)
+
+    async def shared_after(self, version: Opened, circles: Sequence[bytes]) -> None:
+        await self.sharing.give_away(version.digest, circles)
+
+    # What is known
+
+    def offered(self) -> Offered:
+        """What circles offer at the moment."""
+        return Offered(
+            self.statements.all(),
+            self.members.circles(),
+            me=self.members.me,
+            online=self.members.online(),
+            here=self.sharing.here,
+            name_of=self.network.name_of,
+        )
+
+    async def change(self, **settings: object) -> None:
+        """Switch seeding, or set a limit; in force at once."""
+        self.settings = replace(self.settings, **settings)  # type: ignore[arg-type]
+        self.sharing.settings = self.fetch.settings = self.keeper.settings = self.settings
+        self.torrents.limit(upload=self.settings.upload_limit, download=self.settings.download_limit)
+        await self.sharing.reseed()
+        self.members.tell_offers()
+        self._wake()
+
+    def uncounted(self) -> tuple[int, int]:
+        """Bytes down and up that are not in the table yet."""
+        down = up = 0
+        for told in self.torrents.all():
+            before = self._counted.get(told.root, (0, 0))
+            if told.downloaded >= before[0] and told.uploaded >= before[1]:
+                down, up = down + told.downloaded - before[0], up + told.uploaded - before[1]
+        return down, up
+
+    # Downwards
+
+    async def _serve_bulk(self, link: Connection, stream: Stream) -> None:
+        await self.tunnels.serve(link, stream)
+
+    async def _connect(self, peer: PeerId) -> Connection:
+        return await self.members.link(peer, BULK, timeout_s=TUNNEL_S)
+
+    def _is_member(self, peer: PeerId) -> bool:
+        return any(peer in circle.members for circle in self.members.circles())
+
+    async def _layer_of(self, root: bytes) -> bytes | None:
+        record = await self.library.files.get(root)
+        return record.layer if record else None
+
+    # News
+
+    def _moved(self, told: Swarming) -> None:
+        self.fetch.told(told)
+        self._moving = True
+        self._wake()
+
+    def _poisoned(self, poisoned: Poisoned) -> None:
+        peer = self.tunnels.peer_of(poisoned.address)
+        log.warning(
+            "swarm.poisoned",
+            extra={
+                "file": poisoned.root.hex()[:16],
+                "piece": poisoned.piece,
+                "source": self.network.name_of(peer) if peer else poisoned.address,
+            },
+        )
+        self.poisoned = [*self.poisoned[1 - POISONED :], poisoned]
+        self._wake()
+
+    def _statements_changed(self) -> None:
+        self._events.publish("versions", {})
+        self._wake(reseed=True)
+
+    def _wake(self, *, reseed: bool = False) -> None:
+        self._reseed |= reseed
+        self._something.set()
+
+    async def _follow(self) -> None:
+        """Act on news, at most once a second."""
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            circles, self._circles = self._circles, False
+            reseed, self._reseed = self._reseed, False
+            moving, self._moving = self._moving, False
+            if circles:
+                self.fetch.offers_changed()
+                await self._fetch_statements()
+                self._use_dht()
+                self._events.publish("versions", {})
+            if circles or reseed:
+                await self.sharing.reseed()
+            if moving:
+                self._events.publish("swarm", {})
+            await asyncio.sleep(NEWS_S)
+
+    async def _rounds(self) -> None:
+        while True:
+            await asyncio.sleep(ROUND_S)
+            await self._fetch_statements()
+            await self._count_traffic()
+            try:
+                await self.keeper.round()
+            except ParesError as error:
+                log.info("swarm.not_kept", extra={"reason": error.message})
+
+    async def _fetch_statements(self) -> None:
+        if self._offline:
+            return
+        try:
+            await self.statements.fetch()
+        except RemoteError as error:
+            log.info("statements.not_fetched", extra={"reason": error.message})
+
+    def _use_dht(self) -> None:
+        """Strangers are asked for sources only while this node is in a commons that allows the internet."""
+        wanted = self._dht and any(circle.open and circle.internet for circle in self.members.circles())
+        if wanted != self.session.settings.dht:
+            self.session.reopen(replace(self.session.settings, dht=wanted, local_discovery=wanted))
+
+    async def _count_traffic(self) -> None:
+        """Add to the table what came and went since the last time."""
+        for told in self.torrents.all():
+            down, up = self._counted.get(told.root, (0, 0))
+            self._counted[told.root] = told.downloaded, told.uploaded
+            if told.downloaded < down or told.uploaded < up:  # it was taken out, and added again
+                down = up = 0
+            if (told.downloaded, told.uploaded) != (down, up):
+                await self.library.files.content.add_traffic(told.root, told.downloaded - down, told.uploaded - up)
