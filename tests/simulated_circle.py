@@ -59,7 +59,16 @@ class Node:
 class Circle:
     """`members` nodes that know each other's certificates and contacts, and have no links yet."""
 
-    def __init__(self, members: int, seed: int = 0, *, present: bool = True) -> None:
+    def __init__(
+        self,
+        members: int,
+        seed: int = 0,
+        *,
+        present: bool = True,
+        offer: Callable[[Identity, bytes, int, int], Record] = offer,
+    ) -> None:
+        """`offer` makes those that members renew."""
+        self._offer = offer
         self.chance = random.Random(seed)
         self.now = float(NOW)
         self.bytes = 0
@@ -79,7 +88,7 @@ class Circle:
                 store.add(invitation(people[(number - 1) // 4], who, circle), self.now)
             store.add(contact(who), self.now)
             if present:
-                store.add(offer(who, circle), self.now)
+                store.add(offer(who, circle, NOW * 1000, NOW + 3600), self.now)
         store.membership.members()
         self.nodes = []
         self.number: dict[PeerId, int] = {}
@@ -253,7 +262,7 @@ class Circle:
         self._after(OFFER_S, self._renew, number)
         if node.up:
             sequence, expires = node.store.next_sequence(self.now), int(self.now) + 3_600
-            node.gossip.made(offer(node.identity, node.store.membership.circle, sequence, expires), self.now)
+            node.gossip.made(self._offer(node.identity, node.store.membership.circle, sequence, expires), self.now)
             self._push_soon(number)
 
     def _prune(self, number: int) -> None:

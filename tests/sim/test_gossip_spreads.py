@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulated_circle import Circle, spread
+from circles import largest_offer
+from simulated_circle import OFFER_S, Circle, spread
 
 
 def test_a_contact_change_reaches_all_of_a_hundred_nodes_within_a_minute() -> None:
@@ -58,3 +59,17 @@ def test_in_a_circle_kept_in_parts_those_who_keep_a_record_hear_of_it() -> None:
     assert np.isfinite(heard).mean() > 0.99
     assert float(np.percentile(heard, 50)) < 60
     assert copies < 5
+
+
+def test_offers_that_are_as_large_as_may_be_are_kept_fresh_everywhere_and_hold_up_nothing() -> None:
+    circle = Circle(50, seed=5, offer=largest_offer)
+    circle.run(OFFER_S + 60)
+    times = circle.heard[circle.change(7)]
+    begun = times[0]
+    assert circle.rate(600) < 8 * 1_024
+    assert len(times) == 50
+    assert times[-1] - begun < 60
+    for node in circle.nodes:
+        offers = node.store.offers(circle.now)
+        assert len(offers) == 50
+        assert all(circle.now - offer.sequence / 1000 < OFFER_S + 60 and offer.holds for offer in offers.values())
