@@ -37,6 +37,7 @@ from pares.network import Network
 from pares.node import Node
 from pares.store.conversations import StoredMessage
 from scripted import CHATML, Asked, ScriptedModel
+from scripted_commons import ScriptedCommons
 from scripted_network import ScriptedNetwork
 from ui.answers import answer_to
 
@@ -90,6 +91,7 @@ class ScriptedNode(Node):
 
     def _network(self) -> Network:
         self.world = ScriptedNetwork(self.events)
+        self.commons = ScriptedCommons(self.events, self.world.me)
         return cast("Network", self.world)
 
     @asynccontextmanager
@@ -212,6 +214,14 @@ class PageNode:
 
         async def moved() -> T:
             return move(self.node.world)
+
+        return asyncio.run_coroutine_threadsafe(moved(), self._loop).result(WAIT_S)
+
+    def stir(self, move: Callable[[ScriptedCommons], T]) -> T:
+        """Do something to the commons, likewise."""
+
+        async def moved() -> T:
+            return move(self.node.commons)
 
         return asyncio.run_coroutine_threadsafe(moved(), self._loop).result(WAIT_S)
 

@@ -137,29 +137,44 @@ def test_on_a_phone_the_list_lies_over_the_chat_and_goes_away(node: PageNode, op
     expect(listed).to_have_count(0)
 
 
-def focused(page: Page) -> str:
-    """Name or text of what has the focus; empty where nothing has it."""
-    return str(
-        page.evaluate("""() => {
-        const active = document.activeElement;
-        return active === document.body ? '' : active.getAttribute('aria-label') || active.innerText;
-    }""")
-    )
+FOCUSED = """() => {
+    const active = document.activeElement;
+    if (active === document.body) return ['', false];
+    const style = getComputedStyle(active.closest('.box') ?? active);
+    const shown = style.outlineStyle !== 'none' || style.boxShadow !== 'none';
+    return [active.getAttribute('aria-label') || (active.innerText ?? active.textContent).trim(), shown];
+}"""
+
+
+def focused(page: Page) -> tuple[str, bool]:
+    """Name or text of what has the focus, empty where nothing has it; and whether it can be seen to have it."""
+    name, shown = page.evaluate(FOCUSED)
+    return str(name), bool(shown)
 
 
 def tab_to(page: Page, name: str) -> None:
     """Press Tab until something of that name has the focus, and can be seen to have it."""
     for _ in range(80):
         page.keyboard.press("Tab")
-        if focused(page).startswith(name):
-            outline = page.evaluate("""() => {
-                const marked = document.activeElement.closest('.box') ?? document.activeElement;
-                const style = getComputedStyle(marked);
-                return style.outlineStyle !== 'none' || style.boxShadow !== 'none';
-            }""")
-            assert outline, f"{name} has the focus, and nothing shows it"
+        found, shown = focused(page)
+        if found.startswith(name):
+            assert shown, f"{name} has the focus, and nothing shows it"
             return
     raise AssertionError(f"Tab never comes to {name}")
+
+
+def test_a_closed_dialog_takes_the_focus_from_nobody(page: Page) -> None:
+    ask(page, "a poem")
+    answered(page)
+    page.get_by_role("button", name="More for").click()
+    page.get_by_role("menuitem", name="Rename").click()
+    page.get_by_role("dialog").wait_for()
+    page.evaluate("""() => {
+        document.querySelector('dialog').close();
+        document.querySelector('[aria-label="How it answers"]').focus();
+    }""")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name="How it answers")).to_be_focused()
 
 
 def test_a_whole_conversation_by_keyboard_alone(page: Page, node: PageNode) -> None:
@@ -208,7 +223,7 @@ def test_screens_are_reached_by_keyboard(page: Page) -> None:
     expect(page.get_by_role("main")).to_be_focused()
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Shift+Tab")
-    assert focused(page) == "Inspect"
+    assert focused(page)[0] == "Inspect"
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Inspect", level=1)).to_be_visible()
 

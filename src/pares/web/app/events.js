@@ -9,7 +9,8 @@ import { address, call, locked } from "./api.js";
 /** @typedef {{state: "connecting" | "up" | "down", retryIn: number}} Link */
 
 const KINDS = [
-  "status", "pull", "models", "loaded", "unloaded", "conversations", "circles", "peers", "network", "joined", "reset",
+  "status", "pull", "models", "loaded", "unloaded", "conversations", "circles", "peers", "network", "joined",
+  "versions", "swarm", "reset",
 ];
 const RETRY_S = [3, 3, 5, 10];
 

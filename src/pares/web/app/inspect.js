@@ -1,8 +1,10 @@
-/** What is inside a model: architecture, tensors, tokenizer, templates, licence, and whether its bytes are right. */
+/** What is inside a model, and what is said of a version: tensors, templates, signatures, lineage, differences. */
 
 import { html, useEffect } from "../vendor/preact.js";
 import { tell } from "./announce.js";
 import { call, part } from "./api.js";
+import { fetchVersions, versionOf, versionOfModel, versions } from "./commons_state.js";
+import { CompareTab } from "./compare.js";
 import { FactTable } from "./facts.js";
 import { FitChip } from "./fit.js";
 import { bytes, count, moment, parameters } from "./format.js";
@@ -14,10 +16,13 @@ import { t } from "./strings.js";
 import { TensorsTab } from "./tensors.js";
 import { TokenizerTab } from "./tokenizer.js";
 import { CopyButton, Fault, Tabs, useAction, useFetched } from "./ui.js";
+import { VersionPage } from "./version.js";
 
 /** @import { Loaded, ModelDetail } from "./types.js" */
 
-const TABS = /** @type {const} */ (["", "tensors", "tokenizer", "template", "file"]);
+const TABS = /** @type {const} */ (["", "tensors", "tokenizer", "template", "file", "compare"]);
+const VERSION = "version";
+const ID = /^[0-9a-f]{8,64}$/;
 
 /** @param {{loaded: Loaded | undefined, name: string}} props */
 function Exactness({ loaded, name }) {
@@ -49,6 +54,7 @@ const Model = ({ name }) => html`<a href=${href("inspect", name)}>${name}</a>`;
 /** @param {{detail: ModelDetail}} props */
 function Overview({ detail }) {
   const { row } = detail;
+  const version = versionOfModel(row.name);
   /** @type {[string, string, string][]} */
   const figures = [
     ["parameters", parameters(row.parameters), count(row.parameters)],
@@ -64,6 +70,11 @@ function Overview({ detail }) {
     <section><h2>${t("inspect.can")}</h2>
       <p class="chips">${detail.capabilities.map((name) => html`<span class="chip">${t(`inspect.can_${name}`)}</span>`)}
         <${FitChip} fit=${row.fit} need=${row.need} /></p></section>
+    ${version && html`
+      <section><h2>${t("version.statement")}</h2>
+        <p>${t("version.published_by", { name: version.publisher.name })}${" "}
+          <a href=${href("inspect", VERSION, version.id)}>${t("version.see_statement")}</a>${" · "}
+          <a href=${href("inspect", VERSION, version.id, "lineage")}>${t("version.see_lineage")}</a></p></section>`}
     <section><h2>${t("inspect.exact_title")}</h2>
       <${Exactness} loaded=${loadedModel(row.name)} name=${row.name} /></section>
     ${(detail.alias_of || detail.base || detail.system) && html`
@@ -120,37 +131,70 @@ function FileTab({ detail, onVerified }) {
       </section>`}`;
 }
 
+/**
+ * What can be looked into: models by name, versions by id.
+ * @param {{chosen: string, names: string[], tab: string}} props the tab of a model stays when another one is chosen
+ */
+function Which({ chosen, names, tab }) {
+  const away = (versions.value ?? []).filter((row) => !row.model);
+  const version = versionOf(chosen);
+  const known = names.includes(chosen) || away.some((row) => row.id === chosen);
+  /** @param {any} event */
+  const choose = ({ target: { value } }) => (ID.test(value) && versionOf(value)
+    ? go("inspect", VERSION, value) : go("inspect", value, ...(tab ? [tab] : [])));
+  const model = (/** @type {string} */ name) => html`<option value=${name} key=${name}>${name}</option>`;
+  return html`
+    <select class="which" aria-label=${t("inspect.which")} value=${chosen} onChange=${choose}>
+      ${!known && html`<option value=${chosen}>${version?.name ?? chosen}</option>`}
+      ${away.length ? html`
+        <optgroup label=${t("models.tab_here")}>${names.map(model)}</optgroup>
+        <optgroup label=${t("offered.tab")}>${away.map((row) => html`
+          <option value=${row.id} key=${row.id}>
+            ${t("version.choice", { name: row.name, publisher: row.publisher.name })}</option>`)}</optgroup>`
+        : names.map(model)}</select>`;
+}
+
+/** @param {{name: string, rest: string[]}} props */
+function ModelPage({ name, rest }) {
+  const tab = TABS.find((known) => known === (rest[0] ?? "")) ?? "";
+  const shown = models.value?.find((row) => row.name === name);
+  const { value: detail, error, again } = useFetched(`${name} ${shown?.added_at}`, async () =>
+    /** @type {ModelDetail} */ (await call("GET", `/models/${part(name)}`)));
+  const to = (/** @type {string} */ key) => href("inspect", name, ...(key ? [key] : []));
+  const tabs = TABS.map((key) => ({ href: to(key), name: t(key === "compare" ? "compare.tab"
+    : `inspect.tab_${key || "overview"}`) }));
+  const known = detail?.row.name === name ? detail : null;
+  return html`
+    <${Tabs} label=${t("inspect.parts", { name })} tabs=${tabs} current=${to(tab)} />
+    ${error && html`<${Fault} error=${error}>
+      <button type="button" class="quiet" onClick=${again}>${t("chat.retry")}</button><//>`}
+    ${known && tab === "" && html`<${Overview} detail=${known} />`}
+    ${known && tab === "tensors" && html`<${TensorsTab} key=${name} name=${name} />`}
+    ${known && tab === "tokenizer" && html`<${TokenizerTab} key=${name} detail=${known} />`}
+    ${known && tab === "template" && html`<${Templates} detail=${known} />`}
+    ${known && tab === "file" && html`<${FileTab} detail=${known} onVerified=${again} />`}
+    ${known && tab === "compare" && html`<${CompareTab} name=${name} other=${rest[1] ?? ""} />`}`;
+}
+
 /** @param {{rest: string[]}} props */
 export default function Inspect({ rest }) {
   const names = (models.value ?? []).map((row) => row.name);
-  const name = rest[0] ?? "";
-  const tab = TABS.find((known) => known === (rest[1] ?? "")) ?? "";
-  const shown = models.value?.find((row) => row.name === name);
-  const { value: detail, error, again } = useFetched(`${name} ${shown?.added_at}`, async () =>
-    (name ? /** @type {ModelDetail} */ (await call("GET", `/models/${part(name)}`)) : null));
+  const [first = "", second = ""] = rest;
+  const id = first === VERSION && ID.test(second) ? second : "";
   useEffect(() => {
-    if (!name && names[0]) go("inspect", names[0]);
-  }, [name, names[0]]);
-
-  const to = (/** @type {string} */ key) => href("inspect", name, ...(key ? [key] : []));
-  const tabs = TABS.map((key) => ({ href: to(key), name: t(`inspect.tab_${key || "overview"}`) }));
-  const known = detail?.row.name === name ? detail : null;
+    fetchVersions().catch(() => {}); // a version that is asked for says itself what is wrong
+  }, []);
+  useEffect(() => {
+    if (!first && names[0]) go("inspect", names[0]);
+  }, [first, names[0]]);
   return html`
     <div class="page wide">
-      <header class="page-head"><h1>${t("inspect.title")}</h1>
-        ${names.length > 0 && html`<select class="which" aria-label=${t("inspect.which")} value=${name}
-          onChange=${(/** @type {any} */ event) => go("inspect", event.target.value, ...(tab ? [tab] : []))}>
-          ${!names.includes(name) && html`<option value=${name}>${name}</option>`}
-          ${names.map((other) => html`<option value=${other} key=${other}>${other}</option>`)}</select>`}</header>
-      ${models.value && !names.length && html`<p class="empty">${t("inspect.none")}
+      <header class="page-head"><h1 class="break">${(id && versionOf(id)?.name) || t("inspect.title")}</h1>
+        ${(names.length > 0 || id) && html`
+          <${Which} chosen=${id || first} names=${names} tab=${id ? "" : second} />`}</header>
+      ${models.value && !names.length && !id && html`<p class="empty">${t("inspect.none")}
         ${" "}<a href=${href("models", "catalogue")}>${t("models.see_catalogue")}</a></p>`}
-      ${name && html`<${Tabs} label=${t("inspect.parts", { name })} tabs=${tabs} current=${to(tab)} />`}
-      ${error && html`<${Fault} error=${error}>
-        <button type="button" class="quiet" onClick=${again}>${t("chat.retry")}</button><//>`}
-      ${known && tab === "" && html`<${Overview} detail=${known} />`}
-      ${known && tab === "tensors" && html`<${TensorsTab} key=${name} name=${name} />`}
-      ${known && tab === "tokenizer" && html`<${TokenizerTab} key=${name} detail=${known} />`}
-      ${known && tab === "template" && html`<${Templates} detail=${known} />`}
-      ${known && tab === "file" && html`<${FileTab} detail=${known} onVerified=${again} />`}
+      ${id ? html`<${VersionPage} key=${id} id=${id} rest=${rest.slice(2)} />`
+        : first && html`<${ModelPage} key=${first} name=${first} rest=${rest.slice(1)} />`}
     </div>`;
 }

@@ -1,21 +1,29 @@
-/** The models of this PC, those that can be had, and what is being fetched. */
+/** The models of this PC, those that can be had, alone or from circles, and what is being fetched and given. */
 
-import { html, useState } from "../vendor/preact.js";
+import { html, useEffect, useState } from "../vendor/preact.js";
 import { AddByAddress, ImportDialog, OfflineNote } from "./add.js";
 import { tell } from "./announce.js";
 import { call, part } from "./api.js";
 import { change, close } from "./chat_state.js";
+import { fetchVersions, swarm, versionOfModel, versions } from "./commons_state.js";
+import { Downloads } from "./downloads.js";
 import { FitChip } from "./fit.js";
 import { ago, bytes, count, decimal, parameters, percent } from "./format.js";
 import { Icon } from "./icons.js";
 import { LoadDialog, load, unload } from "./load.js";
-import { Downloads, PullProgress, pull } from "./pulls.js";
+import { fetchCircles } from "./network_state.js";
+import { Offered, circleNames } from "./offered.js";
+import { PullProgress, pull } from "./pulls.js";
 import { go, href } from "./router.js";
 import { catalogue, fetchModels, loadedModel, models, pullOf, pulls, status, underWay } from "./state.js";
+import { ShareDialog, StopSharing } from "./share.js";
 import { t } from "./strings.js";
+import { SwarmView } from "./swarm.js";
 import { Confirm, Fault, MenuItem, Popover, Progress, Tabs, useAction } from "./ui.js";
 
-/** @import { CatalogueRow, Loaded, ModelRow } from "./types.js" */
+/** @import { CatalogueRow, Loaded, ModelRow, VersionRow } from "./types.js" */
+
+/** @typedef {"" | "delete" | "load" | "share" | "stop"} Asking */
 
 /** @param {{loaded: Loaded}} props */
 function InMemory({ loaded }) {
@@ -37,10 +45,10 @@ function InMemory({ loaded }) {
 }
 
 /**
- * @param {{row: ModelRow, onDelete: () => void, onLoad: () => void,
+ * @param {{row: ModelRow, version: VersionRow | undefined, onAsk: (what: Asking) => void,
  *   run: (work: () => Promise<unknown>) => void}} props
  */
-const More = ({ row, onDelete, onLoad, run }) => html`
+const More = ({ row, version, onAsk, run }) => html`
   <${Popover} class="tool" role="menu" align="end" label=${t("models.more", { name: row.name })}
     face=${html`<${Icon} name="more" />`}>
     ${(/** @type {() => void} */ shut) => {
@@ -53,17 +61,22 @@ const More = ({ row, onDelete, onLoad, run }) => html`
         act();
       };
       return html`
-        <${MenuItem} icon="settings" onClick=${then(onLoad)}>${t("models.load_with")}<//>
+        <${MenuItem} icon="settings" onClick=${then(() => onAsk("load"))}>${t("models.load_with")}<//>
+        ${!row.missing && !row.broken && row.kind !== "alias" && html`
+          <${MenuItem} icon="network" onClick=${then(() => onAsk("share"))}>${t("share.open_dialog")}<//>`}
+        ${version && version.shared.length > 0 && html`
+          <${MenuItem} icon="pause" onClick=${then(() => onAsk("stop"))}>${t("share.stop")}<//>`}
         <${MenuItem} icon="inspect" href=${href("inspect", row.name)} onClick=${shut}>${t("models.inspect")}<//>
         <${MenuItem} icon="check" onClick=${then(verify)}>${t("models.verify")}<//>
-        <${MenuItem} icon="trash" danger onClick=${then(onDelete)}>${t("models.delete")}<//>`;
+        <${MenuItem} icon="trash" danger onClick=${then(() => onAsk("delete"))}>${t("models.delete")}<//>`;
     }}
   <//>`;
 
 /** @param {{row: ModelRow}} props */
 function Item({ row }) {
   const { busy, error, run } = useAction();
-  const [asking, setAsking] = useState(/** @type {"" | "delete" | "load"} */ (""));
+  const [asking, setAsking] = useState(/** @type {Asking} */ (""));
+  const version = versionOfModel(row.name);
   const loaded = loadedModel(row.name);
   const usable = !row.missing && !row.broken && row.kind !== "adapter";
   const chat = () => {
@@ -86,6 +99,8 @@ function Item({ row }) {
         <div class="row-name">
           <a class="strong" href=${href("inspect", row.name)}>${row.name}</a>
           ${row.kind !== "model" && html`${" "}<span class="chip">${t(`models.kind_${row.kind}`)}</span>`}
+          ${version && version.shared.length > 0 && html`${" "}
+            <span class="chip ok shared">${t("share.shared", { circles: circleNames(version.shared) })}</span>`}
           <p class="fine num">${facts.filter(Boolean).join(" · ")}</p>
         </div>
         <${FitChip} fit=${row.fit} need=${row.need} />
@@ -96,7 +111,7 @@ function Item({ row }) {
             : html`<button type="button" class="quiet" disabled=${busy}
                 onClick=${() => run(() => load(row.name))}>${t("models.load")}</button>`)}
           ${usable && html`<button type="button" class="gentle" onClick=${chat}>${t("models.chat")}</button>`}
-          <${More} row=${row} run=${run} onDelete=${() => setAsking("delete")} onLoad=${() => setAsking("load")} />
+          <${More} row=${row} version=${version} run=${run} onAsk=${setAsking} />
         </div>
       </div>
       ${loaded && html`<${InMemory} loaded=${loaded} />`}
@@ -104,6 +119,10 @@ function Item({ row }) {
       ${row.broken && html`<${Fault} error=${{ message: row.broken, hint: t("models.broken_hint") }} />`}
       ${error && html`<${Fault} error=${error} />`}
       ${asking === "load" && html`<${LoadDialog} name=${row.name} onClose=${() => setAsking("")} />`}
+      ${asking === "share" && html`
+        <${ShareDialog} row=${row} version=${version} onClose=${() => setAsking("")} />`}
+      ${asking === "stop" && version && html`
+        <${StopSharing} version=${version} onClose=${() => setAsking("")} />`}
       ${asking === "delete" && html`
         <${Confirm} title=${t("models.delete_title", { name: row.name })} onClose=${() => setAsking("")}
           action=${t(row.linked ? "models.unlink" : "models.delete")} onConfirm=${remove}>
@@ -156,12 +175,19 @@ const Catalogue = () => html`
 export default function Models({ tab }) {
   const [importing, setImporting] = useState(false);
   const active = pulls.value.filter(underWay).length;
+  useEffect(() => {
+    // What is shared is said beside a model; where it cannot be told, the tab of the circles says why.
+    Promise.all([fetchVersions(), fetchCircles()]).catch(() => {});
+  }, []);
+  const offered = versions.value?.filter((row) => row.circles.length > 0).length;
   const tabs = [
     { href: href("models"), name: t("models.tab_here"), count: models.value?.length },
+    { href: href("models", "circles"), name: t("offered.tab"), count: offered },
     { href: href("models", "catalogue"), name: t("models.tab_catalogue"), count: catalogue.value?.length },
     { href: href("models", "downloads"), name: t("models.tab_downloads"), count: active },
+    { href: href("models", "swarm"), name: t("swarm.tab"), count: swarm.value?.torrents.length },
   ];
-  const Tab = { catalogue: Catalogue, downloads: Downloads }[tab] ?? Here;
+  const Tab = { circles: Offered, catalogue: Catalogue, downloads: Downloads, swarm: SwarmView }[tab] ?? Here;
   const machine = status.value?.machine;
   return html`
     <div class="page">
@@ -171,7 +197,7 @@ export default function Models({ tab }) {
         })}</p>`}</header>
       <${Tabs} label=${t("models.title")} tabs=${tabs} current=${href("models", ...(tab ? [tab] : []))} />
       <${Tab} />
-      ${tab !== "downloads" && html`
+      ${["", "catalogue"].includes(tab) && html`
         <section class="adding" aria-label=${t("add.title")}><h2>${t("add.title")}</h2><${AddByAddress} />
           <button type="button" class="link" onClick=${() => setImporting(true)}>${t("add.import_open")}</button>
         </section>`}

@@ -24,7 +24,7 @@ function choose(view) {
   localStorage.setItem(KEY, view);
 }
 
-function useNarrow() {
+export function useNarrow() {
   const [narrow, setNarrow] = useState(NARROW.matches);
   useEffect(() => {
     const look = () => setNarrow(NARROW.matches);

@@ -145,7 +145,7 @@ function setLoadedFlag(name, loaded) {
 const running = new Map();
 
 /** Fetch once more; many events in a row make two requests, not many. @param {() => Promise<void>} fetcher */
-async function again(fetcher) {
+export async function again(fetcher) {
   if (running.has(fetcher)) {
     running.set(fetcher, "again");
     return;

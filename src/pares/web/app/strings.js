@@ -67,9 +67,7 @@ const STRINGS = {
   pull: {
     queued: "Waiting its turn", checking: "Checking", fetching: "Fetching", verifying: "Verifying", done: "Here",
     paused: "Paused", failed: "Failed", of: "{done} of {total}", rate: "{rate}/s", left: "about {time} left",
-    from: "from {origin}", progress_of: "Download of {name}", pause: "Pause", resume: "Resume",
-    try_again: "Try again", cancel: "Cancel", clear: "Clear",
-    cancelled: "{name}: download cancelled, its part removed.", none: "Nothing is being fetched.",
+    from: "from {origin}", progress_of: "Download of {name}",
   },
   picker: {
     label: "Model: {model}", none: "No model", in_memory: "In memory", here: "On this PC", offered: "Can be fetched",
@@ -351,6 +349,9 @@ const STRINGS = {
     image: "[image, not loaded: {text} {address}]",
   },
 };
+
+/** Texts of screens that are fetched later. @param {Record<string, Record<string, Text>>} more */
+export const addStrings = (more) => void Object.assign(STRINGS, more);
 
 /** A text by its name, `part.name`. @param {string} name @param {Record<string, string | number>} [values] */
 export function t(name, values = {}) {

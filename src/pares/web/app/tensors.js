@@ -3,6 +3,8 @@
 import { html, useMemo, useState } from "../vendor/preact.js";
 import { call, part } from "./api.js";
 import { bytes, count, decimal, parameters } from "./format.js";
+import { Icon } from "./icons.js";
+import { Statistics } from "./statistics.js";
 import { t } from "./strings.js";
 import { Fault, useFetched } from "./ui.js";
 
@@ -97,8 +99,9 @@ function matching(tensors, query) {
     ? String(tensor.layer) === word.slice(6) : `${tensor.name} ${tensor.type}`.toLowerCase().includes(word)));
 }
 
-/** @param {{tensors: TensorRow[], query: string, onQuery: (text: string) => void}} props */
-function TensorTable({ tensors, query, onQuery }) {
+/** @param {{name: string, tensors: TensorRow[], query: string, onQuery: (text: string) => void}} props */
+function TensorTable({ name: model, tensors, query, onQuery }) {
+  const [looked, setLooked] = useState("");
   const [all, setAll] = useState(false);
   const found = matching(tensors, query);
   const rows = all ? found : found.slice(0, MAX_ROWS);
@@ -114,13 +117,18 @@ function TensorTable({ tensors, query, onQuery }) {
         ${["name", "kind", "shape"].map((key) => html`<th scope="col">${t(`tensors.${key}`)}</th>`)}
         ${["elements", "size", "offset"].map((key) => html`
           <th scope="col" class="to-right">${t(`tensors.${key}`)}</th>`)}
+        <th scope="col"><span class="unseen">${t("statistics.title")}</span></th>
       </tr></thead>
       <tbody>${rows.map((tensor) => html`
         <tr key=${tensor.name}><th scope="row" class="mono">${tensor.name}</th>
           <td>${tensor.type}</td><td class="num">${shape(tensor)}</td>
           <td class="num to-right">${count(tensor.elements)}</td><td class="num to-right">${bytes(tensor.size)}</td>
-          <td class="num to-right">${count(tensor.offset)}</td></tr>`)}</tbody>
+          <td class="num to-right">${count(tensor.offset)}</td>
+          <td><button type="button" class="tool" aria-label=${t("statistics.of", { name: tensor.name })}
+            title=${t("statistics.of", { name: tensor.name })} onClick=${() => setLooked(tensor.name)}>
+            <${Icon} name="inspect" /></button></td></tr>`)}</tbody>
     </table></div>
+    ${looked && html`<${Statistics} model=${model} tensor=${looked} onClose=${() => setLooked("")} />`}
     ${rows.length < found.length && html`
       <button type="button" class="quiet" onClick=${() => setAll(true)}>
         ${t("tensors.all", { n: found.length })}</button>`}`;
@@ -145,5 +153,5 @@ export function TensorsTab({ name }) {
   return html`
     <${TensorMap} tensors=${value} types=${typesOf(value)} onChoose=${choose} />
     <section><h2>${t("tensors.table")}</h2>
-      <${TensorTable} tensors=${value} query=${query} onQuery=${setQuery} /></section>`;
+      <${TensorTable} name=${name} tensors=${value} query=${query} onQuery=${setQuery} /></section>`;
 }

@@ -1,5 +1,6 @@
 /**
- * The shapes of the control API, as `pares/api/schemas.py` and `network.py` state them. A test keeps the two alike.
+ * The shapes of the control API, as `pares/api/schemas.py`, `network.py` and `commons.py` state them. A test keeps the
+ * two alike.
  *
  * @typedef {"runs well" | "tight" | "needs more machines" | "will not run"} Fit
  *
@@ -39,10 +40,11 @@
  * @typedef {{id: string, source: string, name: string,
  *   state: "queued" | "checking" | "fetching" | "verifying" | "done" | "paused" | "failed", bytes: number,
  *   total: number, bytes_per_s: number, eta_s: number | null, origin: string, error: string, code: string,
- *   created_at: string}} PullStatus
+ *   created_at: string, layers: string, priority: number, limit_bytes_per_s: number, version: string}} PullStatus
  *
  * @typedef {{source: string, name: string, size: number, disk_needed: number, disk_free: number, sha256: string,
- *   licence: string, fits_disk: boolean, fit: Fit | null, need: Need | null}} PullPlan
+ *   licence: string, fits_disk: boolean, fit: Fit | null, need: Need | null, version: string,
+ *   licence_text: string, licence_accepted: boolean, holders: number}} PullPlan
  *
  * @typedef {{name: string, bytes_freed: number}} Removed
  *
@@ -105,6 +107,59 @@
  *   reachable: "yes" | "relay only" | "not from outside" | "unknown" | "offline" | "alone", message: string,
  *   hint: string, nat: "none" | "friendly" | "symmetric" | "unknown", relay: string, relaying: boolean,
  *   ways: WayState[], peers_online: number}} Network
+ *
+ * @typedef {"base" | "quantized" | "finetune" | "adapter" | "merge"} Kind
+ *
+ * @typedef {"whole" | "part" | "no"} Here
+ *
+ * @typedef {{id: string, name: string, label: string, kind: Kind, publisher: Who, licence: string,
+ *   architecture: string, parameters: number, quantization: string, layers: number, size: number, created: string,
+ *   circles: string[], holders: number, whole: number, online: number, complete: boolean, here: Here, model: string,
+ *   shared: string[], endorsements: number, conflict: boolean, trouble: string, fit: Fit | null,
+ *   need: Need | null}} VersionRow
+ *
+ * @typedef {{peer: Who, online: boolean, layers: [number, number] | null, head: boolean, you: boolean}} Holder
+ *
+ * @typedef {{name: string, root: string, sha256: string, size: number, here: Here}} VersionFile
+ *
+ * @typedef {{id: string, kind: "endorsement" | "warning" | "revocation", by: Who, at: string, text: string,
+ *   withdrawn: boolean, yours: boolean}} Voice
+ *
+ * @typedef {{what: string, ok: boolean | null, message: string}} Finding
+ *
+ * @typedef {{row: VersionRow, predicate: Record<string, unknown>, licence_text: string, licence_accepted: boolean,
+ *   files: VersionFile[], holders: Holder[], voices: Voice[], findings: Finding[]}} VersionDetail
+ *
+ * @typedef {{id: string, name: string, kind: Kind | null, publisher: Who | null, known: boolean, here: Here,
+ *   troubles: string[]}} LineageNode
+ *
+ * @typedef {{child: string, parent: string, relation: Kind,
+ *   state: "checked" | "stated" | "missing" | "wrong" | "cycle" | "revoked", message: string}} LineageEdge
+ *
+ * @typedef {{of: string, nodes: LineageNode[], edges: LineageEdge[]}} Lineage
+ *
+ * @typedef {{peer: Who | null, address: string, kind: "peer" | "tunnel" | "web", have: number,
+ *   down_bytes_per_s: number, up_bytes_per_s: number, downloaded: number, uploaded: number}} Source
+ *
+ * @typedef {{root: string, name: string, versions: string[], size: number, piece_bytes: number, pieces: string,
+ *   state: "checking" | "fetching" | "seeding" | "paused" | "failed", done: number, wanted: number,
+ *   down_bytes_per_s: number, up_bytes_per_s: number, downloaded: number, uploaded: number, wasted: number,
+ *   sources: Source[], pull: string, code: string, error: string}} TorrentRow
+ *
+ * @typedef {{seeding: boolean, upload_limit: number, download_limit: number, port: number, downloaded: number,
+ *   uploaded: number, kept_bytes: number, keep_bytes: number, torrents: TorrentRow[]}} Swarm
+ *
+ * @typedef {{name: string, type: string, shape: number[], size: number, sampled: number, least: number, most: number,
+ *   mean: number, deviation: number, zeros: number, odd: number, histogram: number[]}} TensorStatistics
+ *
+ * @typedef {{name: string, layer: number,
+ *   state: "equal" | "changed" | "retyped" | "reshaped" | "only left" | "only right",
+ *   relative: number | null}} TensorDifference
+ *
+ * @typedef {{layer: number, relative: number, changed: number, tensors: number}} LayerDifference
+ *
+ * @typedef {{left: string, right: string, equal: number, changed: number, layers: LayerDifference[],
+ *   tensors: TensorDifference[]}} Difference
  *
  * @typedef {{message: string, type: string, code: string, param: string | null, hint: string,
  *   fields: Record<string, unknown>}} ErrorBody

@@ -119,7 +119,12 @@ export function Dialog({ title, onClose, class: extra = "", children }) {
   useEffect(() => {
     const before = /** @type {HTMLElement | null} */ (document.activeElement);
     box.current?.showModal();
-    const back = () => (before?.isConnected && before !== document.body ? before.focus() : focusContent());
+    const back = () => {
+      // The browser has given it back on Esc, long before this runs: whoever went on meanwhile is not called back.
+      if (document.activeElement !== document.body) return;
+      if (before?.isConnected && before !== document.body) before.focus();
+      else focusContent();
+    };
     return () => queueMicrotask(back); // once it is known whether what had the focus is still there
   }, []);
   /** @param {MouseEvent} event */

@@ -1,0 +1,53 @@
+/** What circles offer, and the swarm: fetched when they are looked at, and kept true by events. */
+
+import { signal } from "../vendor/preact.js";
+import { call } from "./api.js";
+import "./commons_style.js";
+import { again, fetcher, onEvent } from "./state.js";
+import "./strings_commons.js";
+
+/** @import { Swarm, VersionRow } from "./types.js" */
+/** @import { Signal } from "../vendor/preact.js" */
+
+/** null until the first answer. @type {Signal<VersionRow[] | null>} */
+export const versions = signal(null);
+/** null until the first answer. @type {Signal<Swarm | null>} */
+export const swarm = signal(null);
+/** Grows with every change of a version, also of what only its own page shows. */
+export const turns = signal(0);
+/** When the swarm was last told of by an event, in milliseconds. */
+let heard = 0;
+
+export const fetchVersions = fetcher(["versions"], () => call("GET", "/versions"),
+  (answer) => (versions.value = answer.versions));
+export const fetchSwarm = fetcher(["swarm"], () => call("GET", "/swarm"), (answer) => (swarm.value = answer));
+
+/** Whether events have told of it in so many milliseconds. @param {number} span */
+export const isFresh = (span) => Date.now() - heard < span;
+
+/** @param {string} id */
+export const versionOf = (id) => versions.value?.find((row) => row.id === id);
+/** The version that a model of this PC is. @param {string} name */
+export const versionOfModel = (name) => versions.value?.find((row) => row.model !== "" && row.model === name);
+
+const changed = () => {
+  turns.value += 1;
+  if (versions.value) again(fetchVersions);
+};
+
+/** @type {Record<string, (data: any) => void>} */
+const handlers = {
+  versions: changed,
+  models: changed,
+  circles: changed,
+  up: () => {
+    changed();
+    if (swarm.value) again(fetchSwarm);
+  },
+  swarm: (/** @type {Swarm} */ data) => {
+    heard = Date.now();
+    swarm.value = data;
+  },
+};
+
+onEvent((kind, data) => handlers[kind]?.(data));
