@@ -18,6 +18,7 @@ SCRIPTS = (
     ["transport.py"],
     ["joining.py"],
     ["gossip.py"],
+    ["importing.py"],
     ["discovery.py"],  # as root: it makes network namespaces
 )
 

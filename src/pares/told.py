@@ -15,13 +15,12 @@ from pares.api.schemas import Fit, Need
 from pares.circle.words import words
 from pares.commons import Commons
 from pares.errors import BadRequest, Conflict, NotFound, ParesError, VerificationFailed
-from pares.inference.gguf import read_header
 from pares.inference.header import Header
 from pares.store.content import FileRecord
 from pares.swarm import licences, lineage, weights
 from pares.swarm.catalogue import sketch
 from pares.swarm.coverage import everything, piece_map
-from pares.swarm.files import trouble
+from pares.swarm.files import header_of, trouble
 from pares.swarm.merkle import piece_length, pieces
 from pares.swarm.offered import Row
 from pares.swarm.predicate import Revocation, Version
@@ -325,7 +324,7 @@ class CommonsTold:
             found.append(told.Finding(what="header", ok=None, message=message if record is None else problem))
         else:
             try:
-                header = await asyncio.to_thread(read_header, Path(record.path))
+                header = await asyncio.to_thread(header_of, record)
                 wrong = check_header(version, header)
             except (ParesError, OSError) as error:
                 wrong = [str(error)]

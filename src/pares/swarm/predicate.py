@@ -36,7 +36,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For people; it never becomes a path."""
     root: Hex32
     sha256: Hex32
-    size: Annotated[int, Meta(gt=0, le=1 << 46)]
+    size: Annotated[int, Meta(gt=0, le=1 << 40)]
 
 
 class Parent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -78,7 +78,7 @@ class Licence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An SPDX expression; `LicenseRef-...` for one that SPDX does not know."""
     text: Annotated[str, Meta(max_length=40_000)] = ""
     text_sha256: Hex32 | None = None
-    url: Short = ""
+    url: Annotated[str, Meta(max_length=200, pattern="^(https?://.*)?$")] = ""
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -148,7 +148,7 @@ class FileDigest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
-    bytes: Annotated[int, Meta(gt=0, le=1 << 46)]
+    bytes: Annotated[int, Meta(gt=0, le=1 << 40)]
 
 
 class FileSubject(msgspec.Struct, frozen=True, kw_only=True):

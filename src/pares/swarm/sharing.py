@@ -19,7 +19,7 @@ from pares.inference.gguf import read_header
 from pares.store.content import FileRecord
 from pares.store.versions import VersionTables
 from pares.swarm import licences, version
-from pares.swarm.files import trouble
+from pares.swarm.files import header_of, trouble
 from pares.swarm.library import Library
 from pares.swarm.members import CircleFacts, Members
 from pares.swarm.predicate import Data, File, Kind, Parent, Version
@@ -247,7 +247,7 @@ class Sharing:
         match files:
             case [FileRecord(pieces=runs) as record] if runs:
                 with suppress(OSError, BrokenModelFile):  # not even its header is here
-                    header = await asyncio.to_thread(read_header, Path(record.path))
+                    header = await asyncio.to_thread(header_of, record)
                     if (part := held_layers(header, runs)) is not None:
                         return Held(version=digest, layers=(part.first, part.last), head=part.head)
         return None
