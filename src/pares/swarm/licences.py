@@ -18,9 +18,10 @@ from pares.inference.header import Header
 from pares.swarm.predicate import Licence
 
 if TYPE_CHECKING:
-    from license_expression import Licensing  # type: ignore[import-untyped]
+    from license_expression import LicenseExpression, Licensing  # type: ignore[import-untyped]
 
 MAX_EXPRESSION = 200
+MAX_DEPTH = 8
 TEXTS: Mapping[str, str] = MappingProxyType(
     {
         "Apache-2.0": "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30",
@@ -66,18 +67,14 @@ _PAGES: Mapping[str, str] = MappingProxyType(
     }
 )
 _REFERENCE = re.compile(r"(DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+")
+_TOKEN = re.compile(r"[()]|[A-Za-z0-9][A-Za-z0-9.:-]*\+?")
 _WORDS = re.compile(r"[^A-Za-z0-9.]+")
 
 
 def expression(text: str) -> str:
     """A valid SPDX expression as SPDX writes it, `Apache-2.0 OR MIT` for `apache-2.0 or mit`. Raises BadRequest."""
-    from license_expression import ExpressionError
-
     text = _SAID_OTHERWISE.get(text.strip().casefold(), text.strip())
-    try:
-        parsed = _spdx().parse(text) if len(text) <= MAX_EXPRESSION else None
-    except ExpressionError:
-        parsed = None
+    parsed = _parsed(text)
     if parsed is not None and all(_REFERENCE.fullmatch(key) for key in _spdx().unknown_license_keys(parsed)):
         return str(parsed)
     raise BadRequest(
@@ -95,7 +92,7 @@ def meant_by(words: str) -> str:
         return expression(words) if words else ""
     except BadRequest:
         name = _WORDS.sub("-", words.casefold()).strip("-.")
-        return f"LicenseRef-{name}" if name else ""
+        return expression(f"LicenseRef-{name}"[:MAX_EXPRESSION]) if name else ""
 
 
 def said_by(header: Header) -> str:
@@ -156,13 +153,40 @@ def warning(licence: str, of_parent: str) -> str:
 
 @lru_cache(maxsize=256)
 def _lets_go(text: str) -> bool:
+    parsed = _parsed(text)
+    return parsed is not None and all(str(symbol) in PERMISSIVE for symbol in parsed.symbols)
+
+
+def _parsed(text: str) -> LicenseExpression | None:
+    """None for what is no expression. The library fails in ways of its own on what has not the form of one."""
     from license_expression import ExpressionError
 
     try:
-        parsed = _spdx().parse(text[:MAX_EXPRESSION])
+        return _spdx().parse(text) if _is_wellformed(text) else None
     except ExpressionError:
+        return None
+
+
+def _is_wellformed(text: str) -> bool:
+    """Whether names and operators take turns, and what is opened is closed."""
+    if len(text) > MAX_EXPRESSION or _TOKEN.sub("", text).strip(" "):
         return False
-    return parsed is not None and all(str(symbol) in PERMISSIVE for symbol in parsed.symbols)
+    depth, named = 0, False
+    for token in _TOKEN.findall(text):
+        match token.upper():
+            case "(" if not named and depth < MAX_DEPTH:
+                depth += 1
+            case ")" if named and depth:
+                depth -= 1
+            case "AND" | "OR" | "WITH" if named:
+                named = False
+            case "(" | ")" | "AND" | "OR" | "WITH":
+                return False
+            case _ if named:
+                return False
+            case _:
+                named = True
+    return named and not depth
 
 
 @cache
