@@ -209,3 +209,25 @@ class Call:
         self._capsys.readouterr()
         code = run(arguments)
         return Said(code, *self._capsys.readouterr())
+
+
+class Screen(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Person:
+    """Calls from a terminal, where somebody answers what is asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+
+    def __call__(self, answer: str, *arguments: str) -> Said:
+        stdout, stderr = Screen(), Screen()
+        with self._monkeypatch.context() as patch:
+            for name, stream in (("stdin", Screen(answer)), ("stdout", stdout), ("stderr", stderr)):
+                patch.setattr(f"sys.{name}", stream)
+            code = run(arguments)
+        return Said(code, stdout.getvalue(), stderr.getvalue())

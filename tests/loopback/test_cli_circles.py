@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,11 +13,10 @@ import segno
 
 from pares.api import network, schemas
 from pares.cli import circles, peers
-from pares.cli.app import run
 from pares.errors import BadRequest, Forbidden, NodeUnreachable, NotFound, PeersUnreachable
 from pares.store import identity
 from pares.store.files import claimed
-from scripted_node import Call, Said, ScriptedNode, scripted_node
+from scripted_node import Call, Person, ScriptedNode, scripted_node
 
 NOW = datetime.now(UTC)
 ANNA = network.Who("aa" * 32, "Anna", "abandon ability able about above")
@@ -49,11 +47,6 @@ BELA = network.Peer(
 AWAY = network.Peer(id="cc" * 32, name="Cleo", words="yard year", online=False, since=SINCE, reason="No answer.")
 
 
-class Screen(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     (tmp_path / "home").mkdir()
@@ -78,21 +71,6 @@ def node(home: Path) -> Iterator[ScriptedNode]:
 @pytest.fixture
 def pares(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     return Call(home, capsys, monkeypatch)
-
-
-class Person:
-    """Calls from a terminal, where somebody answers what is asked."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
-
-    def __call__(self, answer: str, *arguments: str) -> Said:
-        stdout, stderr = Screen(), Screen()
-        with self._monkeypatch.context() as patch:
-            for name, stream in (("stdin", Screen(answer)), ("stdout", stdout), ("stderr", stderr)):
-                patch.setattr(f"sys.{name}", stream)
-            code = run(arguments)
-        return Said(code, stdout.getvalue(), stderr.getvalue())
 
 
 @pytest.fixture

@@ -102,18 +102,21 @@ def _histogram(sample: TensorStatistics) -> str:
 
 def _difference(found: Difference) -> str:
     parts = [f"{found.equal} tensors are equal, {found.changed} are not."]
-    most = max((layer.relative for layer in found.layers), default=0.0)
-    if most:
+    changed = [layer for layer in found.layers if layer.changed]
+    if changed:
+        most = max(layer.relative or 0.0 for layer in changed) or 1.0
         rows = (
-            (str(each.layer), f"{each.changed} of {each.tensors}", f"{each.relative:.4g}", bar(each.relative / most))
-            for each in found.layers
+            (str(layer.layer), f"{layer.changed} of {layer.tensors}", *_change(layer.relative, most))
+            for layer in found.layers
         )
         parts.append(table(("LAYER", "TENSORS", "CHANGED", ""), rows))
     others = [each for each in found.tensors if each.state != "equal"]
     if others:
-        told = (
-            (on_one_line(each.name), each.state, "" if each.relative is None else f"{each.relative:.4g}")
-            for each in others
-        )
+        told = ((on_one_line(each.name), each.state, _change(each.relative)[0]) for each in others)
         parts.append(table(("TENSOR", "STATE", "CHANGED"), told))
     return "\n\n".join(parts)
+
+
+def _change(relative: float | None, most: float = 1.0) -> tuple[str, str]:
+    """As a number and as a bar; neither where it cannot be computed."""
+    return ("", "") if relative is None else (f"{relative:.4g}", bar(relative / most))

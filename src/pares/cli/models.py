@@ -57,7 +57,8 @@ def show(
     async def work(node: Client, out: Terminal) -> None:
         address = f"/models/{quote(model)}"
         if envelope:
-            out.write((await node.get(f"/versions/{quote(model)}/envelope", msgspec.Raw)).decode() + "\n")
+            statement = await node.get(f"/versions/{quote(model)}/envelope", msgspec.Raw)
+            out.write(f"{bytes(statement).decode()}\n")
         elif verify:
             with out.waiting(f"Verifying {model}"):
                 verified = await node.post(f"{address}/verify", schemas.Verification, wait_s=PATIENT_S)
