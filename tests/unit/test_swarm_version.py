@@ -404,6 +404,7 @@ def test_a_licence_comes_from_its_publisher_or_the_header_or_the_catalogue(tmp_p
     assert said_by(header) == "LicenseRef-gemma"
     assert declared("", header=header) == Licence(spdx="LicenseRef-gemma", url="https://ai.google.dev/gemma/terms")
     assert declared("mit", header=header).spdx == "MIT"
+    assert declared("gemma").spdx == "LicenseRef-gemma"
     bare = written(tmp_path / "y.gguf", 0)
     assert declared("", header=bare, words="Llama 3.2 Community").spdx == "LicenseRef-llama3.2"
     with pytest.raises(Conflict, match="names no licence"):

@@ -37,8 +37,20 @@ _OTHER = ("0BSD", "CC-BY-4.0", "CC0-1.0", "CDLA-Permissive-2.0", "MIT-0", "Unlic
 PERMISSIVE = frozenset({*_NOTICE, *_OTHER})
 """What is made from a work under one of these may be given away under other terms."""
 
-_SAID_OTHERWISE: Mapping[str, str] = MappingProxyType(
+_PAGES: Mapping[str, str] = MappingProxyType(
     {
+        "LicenseRef-gemma": "https://ai.google.dev/gemma/terms",
+        "LicenseRef-llama2": "https://ai.meta.com/llama/license/",
+        "LicenseRef-llama3": "https://www.llama.com/llama3/license/",
+        "LicenseRef-llama3.1": "https://www.llama.com/llama3_1/license/",
+        "LicenseRef-llama3.2": "https://www.llama.com/llama3_2/license/",
+        "LicenseRef-llama3.3": "https://www.llama.com/llama3_3/license/",
+        "LicenseRef-llama4": "https://www.llama.com/llama4/license/",
+    }
+)
+_SAID_OTHERWISE: Mapping[str, str] = MappingProxyType(
+    {name.removeprefix("LicenseRef-"): name for name in _PAGES}
+    | {
         "apache 2.0": "Apache-2.0",
         "apache license 2.0": "Apache-2.0",
         "apache license, version 2.0": "Apache-2.0",
@@ -53,17 +65,6 @@ _SAID_OTHERWISE: Mapping[str, str] = MappingProxyType(
         "llama 3.2 community": "LicenseRef-llama3.2",
         "llama 3.3 community": "LicenseRef-llama3.3",
         "llama 4 community": "LicenseRef-llama4",
-    }
-)
-_PAGES: Mapping[str, str] = MappingProxyType(
-    {
-        "LicenseRef-gemma": "https://ai.google.dev/gemma/terms",
-        "LicenseRef-llama2": "https://ai.meta.com/llama/license/",
-        "LicenseRef-llama3": "https://www.llama.com/llama3/license/",
-        "LicenseRef-llama3.1": "https://www.llama.com/llama3_1/license/",
-        "LicenseRef-llama3.2": "https://www.llama.com/llama3_2/license/",
-        "LicenseRef-llama3.3": "https://www.llama.com/llama3_3/license/",
-        "LicenseRef-llama4": "https://www.llama.com/llama4/license/",
     }
 )
 _REFERENCE = re.compile(r"(DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+")
