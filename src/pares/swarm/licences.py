@@ -32,9 +32,23 @@ TEXTS: Mapping[str, str] = MappingProxyType(
 )
 """Licences whose text comes with Pares, and the text's SHA-256: statements leave these out."""
 
-_NOTICE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "ISC", "MIT", "Zlib")
-_OTHER = ("0BSD", "CC-BY-4.0", "CC0-1.0", "CDLA-Permissive-2.0", "MIT-0", "Unlicense")
-PERMISSIVE = frozenset({*_NOTICE, *_OTHER})
+PERMISSIVE = frozenset(
+    {
+        "0BSD",
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "BSL-1.0",
+        "CC-BY-4.0",
+        "CC0-1.0",
+        "CDLA-Permissive-2.0",
+        "ISC",
+        "MIT",
+        "MIT-0",
+        "Unlicense",
+        "Zlib",
+    }
+)
 """What is made from a work under one of these may be given away under other terms."""
 
 _PAGES: Mapping[str, str] = MappingProxyType(
