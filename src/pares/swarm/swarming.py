@@ -75,6 +75,8 @@ class Pace:
     ask: float = 10.0
     patience: float = 20.0
     """Without any source, until a download gives its place up and waits; three times that with sources but no bytes."""
+    retry: float = 60.0
+    """After which one that waits tries again though nobody new has come."""
 
 
 class Progress(NamedTuple):
@@ -189,11 +191,11 @@ class SwarmFetch:
         for fetch in self._running.values():
             fetch.moved.set()
 
-    async def until_somebody(self, versions: frozenset[bytes], *, retry_s: float = 60.0) -> None:
+    async def until_somebody(self, versions: frozenset[bytes]) -> None:
         """Wait until a holder comes who is not there now; or a while, as ways to those who are there may open."""
         there = self.holders.online(versions)
         with suppress(TimeoutError):
-            async with asyncio.timeout(retry_s):
+            async with asyncio.timeout(self.pace.retry):
                 while not self.holders.online(versions) - there:
                     there &= self.holders.online(versions)
                     await self.news(self.pace.look)

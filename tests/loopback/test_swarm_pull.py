@@ -1,0 +1,322 @@
+"""Pulls from members: real BitTorrent sessions and real statements; only the circles' own messages are scripted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from file_server import file_server
+
+from pares.errors import (
+    BadRequest,
+    BrokenModelFile,
+    Conflict,
+    DiskFull,
+    LicenceNotAccepted,
+    NotSupported,
+    VerificationFailed,
+)
+from pares.swarm.catalogue import Catalogue, builtin
+from pares.swarm.coverage import bytes_in, runs
+from pares.swarm.merkle import piece_length
+from pares.swarm.ranges import Part, part_bytes, part_pieces
+from pares.swarm.version import open_statement, sign_version
+from scripted_members import CIRCLE, DEADLINE, PUBLISHER, SETTINGS, Model, Town, published, town
+from swarming import MIB
+from tiny import tiny_llama
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 layers, about 12 MB."""
+    return tiny_llama(tmp_path_factory.mktemp("models") / "tiny.gguf", layers=12, embedding=160, ffn=320)
+
+
+@pytest.fixture
+async def model(tiny: Path) -> Model:
+    return await published(tiny)
+
+
+@pytest.fixture
+async def here(tmp_path: Path) -> AsyncIterator[Town]:
+    async with town(tmp_path) as made:
+        yield made
+
+
+async def test_a_version_is_fetched_from_a_member_checked_listed_and_given_away(here: Town, model: Model) -> None:
+    holder = await here.holder(model)
+    async with here.home() as home:
+        pull = await home.pull("tiny")
+        assert (pull.state, pull.bytes, pull.total) == ("done", model.file.size, model.file.size)
+        assert pull.version == model.opened.digest.hex()
+        assert (await home.library.resolve("tiny")).path.read_bytes() == model.path.read_bytes()
+        record = await home.library.files.get(model.root)
+        assert record is not None
+        assert (record.pieces, record.sha256, record.layer) == (None, model.file.sha256, model.layer)
+        assert set(here.circle.shared) == {(model.opened.digest, (CIRCLE,))}
+        assert holder.asked > 1, "the hashes took several questions"
+        assert (await home.pulls.start("tiny")).state == "done", "it is here already"
+        again = await home.pull("tiny", name="other")
+        assert again.state == "done"
+        assert (await home.library.resolve("other")).path.samefile((await home.library.resolve("tiny")).path)
+
+
+async def test_two_members_send_at_once(here: Town, model: Model) -> None:
+    holders = [await here.holder(model), await here.holder(model)]
+    for holder in holders:
+        holder.node.torrents.limit(upload=4 * MIB, download=0)
+    async with here.home() as home:
+        await home.pull("tiny")
+    for holder in holders:
+        await holder.node.until(lambda holder=holder: holder.node.now(model.root).uploaded > MIB)  # type: ignore[misc]
+
+
+async def test_layers_of_a_model_cost_their_pieces_and_grow_to_the_whole_without_a_byte_twice(
+    here: Town, smollm2: Path
+) -> None:
+    model = await published(smollm2, "smollm2-135m")
+    await here.holder(model)
+    kept: list[bytes] = []
+    async with here.home(release=kept.append) as home:
+        await home.pull("smollm2-135m", layers="10-20")
+        part = Part(10, 20, False)
+        header, size = model.header(), model.file.size
+        wanted = part_pieces(header, part)
+        record = await home.library.files.get(model.root)
+        assert record is not None
+        assert record.pieces == wanted
+        received = home.received(model)
+        edges = 2 * len(runs(part_bytes(header, part))) * piece_length(size)
+        assert received == bytes_in(wanted, size) <= sum(b - a for a, b in part_bytes(header, part)) + edges
+        mine, theirs = Path(record.path).read_bytes(), model.path.read_bytes()
+        assert all(mine[first:after] == theirs[first:after] for first, after in part_bytes(header, part))
+        assert await home.library.list() == (), "a part is no model"
+        await home.pull("smollm2-135m")
+        assert home.received(model) == size
+        assert (await home.library.resolve("smollm2-135m")).path.read_bytes() == theirs
+    assert kept == [model.root] * 2
+
+
+async def test_a_header_alone_and_layers_that_there_are_not(here: Town, model: Model) -> None:
+    await here.holder(model)
+    async with here.home() as home:
+        await home.pull("tiny", layers="header")
+        record = await home.library.files.get(model.root)
+        assert record is not None
+        assert record.pieces == part_pieces(model.header(), Part(0, 0, False))
+        with pytest.raises(BadRequest, match="12 layers"):
+            await home.pull("tiny", layers="10-20")
+        assert await home.library.files.get(model.root) == record
+
+
+async def test_who_lies_about_hashes_is_punished_and_another_one_asked(here: Town, model: Model) -> None:
+    liar = await here.holder(model)
+    liar.layer = bytes(len(model.layer))
+    long_winded = await here.holder(model)
+    long_winded.layer = model.layer * 2
+    await here.holder(model)
+    async with here.home() as home:
+        await home.pull("tiny")
+    assert here.circle.punished == [liar.id, long_winded.id]
+
+
+@pytest.mark.parametrize(
+    ("front", "error"),
+    [(b"PK\x03\x04", NotSupported), (b"\x80\x04", NotSupported), (b"GGUF\x03\0\0\0" + b"\xff" * 16, BrokenModelFile)],
+)
+async def test_what_is_no_model_is_refused_before_the_rest_comes(
+    here: Town, tiny: Path, tmp_path: Path, front: bytes, error: type[Exception]
+) -> None:
+    wrong = tmp_path / "wrong.gguf"
+    wrong.write_bytes(front + tiny.read_bytes()[len(front) :])
+    model = await published(wrong, header=(await published(tiny)).header())
+    holder = await here.holder(model)
+    async with here.home() as home:
+        with pytest.raises(error):
+            await home.pull("tiny")
+        assert await home.library.files.all() == ()
+        assert list(home.library.files.folder.iterdir()) == []
+    assert here.circle.shared == []
+    assert holder.node.now(model.root).uploaded < 3 * MIB
+
+
+async def test_a_statement_that_says_something_else_than_the_file_is_refused(
+    here: Town, tiny: Path, tmp_path: Path
+) -> None:
+    other = await published(tiny_llama(tmp_path / "other.gguf", layers=3, embedding=64))
+    await here.holder(await published(tiny, "lie", header=other.header()))
+    await here.holder(await published(tiny, "wrong", sha256="0" * 64))
+    async with here.home() as home:
+        with pytest.raises(VerificationFailed, match="is not what its publisher says"):
+            await home.pull("lie")
+        with pytest.raises(VerificationFailed, match="contradicts itself"):
+            await home.pull("wrong")
+        assert await home.library.list() == ()
+        assert await home.library.files.all() == ()
+
+
+async def test_it_waits_for_a_holder_who_left_and_goes_on_when_one_returns(here: Town, model: Model) -> None:
+    holder = await here.holder(model)
+    holder.node.torrents.limit(upload=3 * MIB, download=0)
+    async with here.home() as home:
+        pull = await home.pulls.start("tiny")
+        await home.until(pull.id, lambda pull: pull.bytes > model.file.size // 4)
+        holder.leave()
+        waiting = await home.until(pull.id, lambda pull: pull.state == "queued")
+        assert waiting.code == "peers_unreachable"
+        assert holder.id.hex()[:8] in waiting.error
+        holder.give()
+        holder.node.torrents.limit(upload=0, download=0)
+        holder.online = True
+        async with asyncio.timeout(DEADLINE):
+            done = await home.pulls.wait(pull.id)
+        assert (done.state, done.error, done.code) == ("done", "", "")
+
+
+async def test_those_who_wait_for_a_holder_keep_no_place(here: Town, model: Model, tmp_path: Path) -> None:
+    other = await published(tiny_llama(tmp_path / "other.gguf"), "other")
+    holder = await here.holder(model)
+    holder.leave()
+    await here.holder(other)
+    async with here.home(replace(SETTINGS, parallel=1)) as home:
+        waiting = await home.pulls.start("tiny")
+        await home.pull("other")
+        assert home.pulls.get(waiting.id).state in ("queued", "checking", "fetching")
+
+
+async def test_a_node_that_stopped_goes_on_where_it_was(here: Town, model: Model) -> None:
+    holder = await here.holder(model)
+    holder.node.torrents.limit(upload=3 * MIB, download=0)
+    async with here.home() as home:
+        pull = await home.pulls.start("tiny")
+        await home.until(pull.id, lambda pull: pull.bytes > model.file.size // 3)
+    before = holder.node.now(model.root).uploaded
+    holder.node.torrents.limit(upload=0, download=0)
+    async with here.home() as home:
+        async with asyncio.timeout(DEADLINE):
+            await home.pulls.wait(pull.id)
+        assert (await home.library.resolve("tiny")).path.read_bytes() == model.path.read_bytes()
+    await holder.node.until(lambda: holder.node.now(model.root).uploaded >= model.file.size)
+    assert holder.node.now(model.root).uploaded - before < model.file.size * 0.85
+
+
+async def test_too_little_disk_is_said_before_anybody_is_asked(here: Town, model: Model) -> None:
+    holder = await here.holder(model)
+    async with here.home(replace(SETTINGS, reserve_bytes=MIB), free_disk=lambda _: model.file.size) as home:
+        with pytest.raises(DiskFull):
+            await home.pull("tiny")
+        preview = await home.pulls.preview("tiny")
+        assert (preview.fits_disk, preview.holders, preview.version) == (False, 1, model.opened.digest.hex())
+        assert preview.header.architecture == "llama"
+        assert (await home.pulls.preview("tiny", layers="2-4")).fetched < model.file.size / 3
+    assert holder.asked == 0
+
+
+async def test_a_licence_is_agreed_to_once(here: Town, model: Model) -> None:
+    await here.holder(model)
+    here.circle.accepted.clear()
+    async with here.home() as home:
+        assert not (await home.pulls.preview("tiny")).licence_accepted
+        with pytest.raises(LicenceNotAccepted, match="--accept-licence"):
+            await home.pulls.start("tiny")
+        assert home.pulls.list() == ()
+        await home.pull("tiny", accept_licence=True)
+        assert (await home.pull("tiny", name="again")).state == "done"
+
+
+async def test_a_name_that_means_several_versions_is_never_guessed(here: Town, model: Model, tmp_path: Path) -> None:
+    other = await published(tiny_llama(tmp_path / "other.gguf"))
+    await here.holder(model)
+    await here.holder(other)
+    async with here.home() as home:
+        with pytest.raises(Conflict, match="means 2 versions"):
+            await home.pulls.start("tiny")
+        await home.pull(other.opened.digest.hex())
+        assert (await home.library.resolve("tiny")).path.read_bytes() == other.path.read_bytes()
+        with pytest.raises(Conflict, match="another model"):
+            await home.pulls.start(model.opened.digest.hex())
+
+
+async def test_pause_resume_limit_and_cancel(here: Town, model: Model) -> None:
+    await here.holder(model)
+    async with here.home() as home:
+        pull = await home.pulls.start("tiny", limit_bytes_per_s=MIB, priority=2)
+        await home.until(pull.id, lambda pull: pull.bytes > 0 and pull.state == "fetching")
+        with pytest.raises(Conflict, match="being pulled"):
+            await home.pulls.start("tiny", layers="2-4")
+        paused = await home.pulls.pause(pull.id)
+        assert (paused.state, paused.priority, paused.limit_bytes_per_s) == ("paused", 2, MIB)
+        assert home.fetch.torrents.all() == ()
+        record = await home.library.files.get(model.root)
+        assert record is not None
+        assert record.pieces
+        await home.pulls.resume(pull.id)
+        changed = await home.pulls.change(pull.id, limit_bytes_per_s=0)
+        assert (changed.priority, changed.limit_bytes_per_s) == (2, 0)
+        async with asyncio.timeout(DEADLINE / 3):
+            await home.pulls.wait(pull.id)
+        slow = await home.pulls.start("tiny", name="slow")
+        assert slow.state != "failed"
+
+
+async def test_what_is_cancelled_leaves_nothing(here: Town, model: Model) -> None:
+    holder = await here.holder(model)
+    holder.node.torrents.limit(upload=2 * MIB, download=0)
+    async with here.home() as home:
+        pull = await home.pulls.start("tiny")
+        await home.until(pull.id, lambda pull: pull.bytes > MIB)
+        assert await home.pulls.cancel(pull.id) > MIB
+        assert await home.library.files.all() == ()
+        assert list(home.library.files.folder.iterdir()) == []
+        assert home.fetch.torrents.all() == ()
+
+
+async def test_the_parts_of_a_model_in_several_files_are_fetched_in_turn(
+    here: Town, tiny: Path, tmp_path: Path
+) -> None:
+    one, other = await published(tiny), await published(tiny_llama(tmp_path / "other.gguf"))
+    both = msgspec.structs.replace(one.version, name="both", files=(one.file, other.file))
+    opened = open_statement(sign_version(PUBLISHER, both))
+    here.circle.versions.append(opened)
+    for model in (one, other):
+        await here.holder(replace(model, opened=opened))
+    async with here.home() as home:
+        pull = await home.pull("both")
+        assert pull.bytes == pull.total == one.file.size + other.file.size
+        assert {record.root for record in await home.library.files.all()} == {one.root, other.root}
+
+
+async def test_the_catalogue_is_served_by_members_and_by_its_origins_where_they_lie(
+    here: Town, model: Model, tmp_path: Path
+) -> None:
+    async with file_server() as server:
+        url = server.serve("/o/r/resolve/main/tiny.gguf", model.path.read_bytes())
+        offer = msgspec.structs.replace(
+            next(iter(builtin())),
+            name="from-members",
+            size=model.file.size,
+            sha256=model.file.sha256,
+            wheels=(),
+            aliases=(),
+            sources=(url,),
+        )
+        other = tiny_llama(tmp_path / "other.gguf", layers=12, embedding=160, ffn=320, seed=1)
+        lied = await published(other, "lied", sha256="1" * 64)
+        lied_about = msgspec.structs.replace(offer, name="from-origins", sha256="1" * 64)
+        liar = await here.holder(lied)
+        await here.holder(model)
+        async with here.home(catalogue=Catalogue((offer, lied_about))) as home:
+            pull = await home.pull("from-members")
+            assert "members" in pull.origin
+            assert server.requests == []
+            assert lied.file.size == model.file.size
+            with pytest.raises(VerificationFailed):
+                await home.pull("from-origins")
+            assert server.requests != [], "it was asked after what members sent was wrong"
+            assert liar.node.now(lied.root).uploaded > MIB
+            assert [entry.record.name for entry in await home.library.list()] == ["from-members"]
+            await home.pull("from-members", layers="2-3", name="part")
