@@ -265,6 +265,10 @@ def test_verify_checks_versions_and_models_and_ends_with_7_at_the_first_that_is_
     assert (said.code, said.err) == (0, "")
     assert re.search(r"ok +signature", said.out)
     assert "plain is what it should be (SHA-256 ab)." in said.out
+    node.script["POST /versions/gone/verify"] = NotFound("There is no version 'gone' in your circles.")
+    node.script["POST /models/gone/verify"] = ModelNotFound("gone")
+    said = pares("verify", "gone")
+    assert (said.code, said.err) == (3, "Error: There is no version 'gone' in your circles.\n")
     node.script["POST /versions/bad/verify"] = VerificationFailed("Piece 7 of model.gguf is not what was signed.")
     said = pares("verify", "bad", "good", "--json")
     assert (said.code, said.json["error"]["code"]) == (7, "verification_failed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import subprocess
@@ -115,6 +116,10 @@ def test_the_shell_completes_verbs_models_and_settings(tmp_path: Path) -> None:
     database = connect(tmp_path / "pares.sqlite")
     for name in ("smollm2", "smart", "gemma"):
         database.execute("INSERT INTO models (name, kind, added_at) VALUES (?, 'model', '')", (name,))
+    payload = base64.b64encode(b'{"predicate": {"name": "smol-chat", "kind": "base"}}').decode()
+    for number, envelope in enumerate((f'{{"payload": "{payload}"}}', "nonsense")):
+        values = (bytes([number]), envelope.encode())
+        database.execute("INSERT INTO version_statements VALUES (?, 'version', x'', x'', ?, '')", values)
     database.close()
 
     def complete(line: str) -> list[str]:
@@ -126,6 +131,8 @@ def test_the_shell_completes_verbs_models_and_settings(tmp_path: Path) -> None:
 
     assert complete("pares sta") == ["status"]
     assert complete("pares run sm") == ["smart", "smollm2"]
+    assert complete("pares show smo") == ["smol-chat", "smollm2"]
+    assert complete("pares pull sm") == ["smol-chat"]
     assert complete("pares config get server.por") == ["server.port"]
     (tmp_path / "pares.sqlite").unlink()
     assert complete("pares run sm") == []

@@ -9,14 +9,14 @@ import typer
 from pares.api.commons import Difference, DifferenceRequest, TensorStatistics
 from pares.api.schemas import ModelDetail, Tensors
 from pares.cli.client import PATIENT_S, Client, quote
-from pares.cli.complete import ModelName, model_names
+from pares.cli.complete import ModelName, known_names
 from pares.cli.connect import run
 from pares.cli.figures import bar, facts, quantity, size, table
 from pares.cli.terminal import Terminal, on_one_line
 
 _DIFFERING = "A model here, or a version whose file is here."
-_Left = Annotated[str, typer.Argument(metavar="LEFT", help=_DIFFERING, autocompletion=model_names)]
-_Right = Annotated[str, typer.Argument(metavar="RIGHT", help="What to compare it with.", autocompletion=model_names)]
+_Left = Annotated[str, typer.Argument(metavar="LEFT", help=_DIFFERING, autocompletion=known_names)]
+_Right = Annotated[str, typer.Argument(metavar="RIGHT", help="What to compare it with.", autocompletion=known_names)]
 
 
 def inspect(

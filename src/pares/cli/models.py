@@ -14,7 +14,7 @@ from pares.api import schemas
 from pares.api.commons import VersionDetail
 from pares.cli import versions
 from pares.cli.client import PATIENT_S, Client, Modelfile, quote
-from pares.cli.complete import ModelName, ModelNames, model_names
+from pares.cli.complete import ModelName, ModelNames, known_names
 from pares.cli.connect import run
 from pares.cli.figures import facts, quantity, size, table
 from pares.cli.inspect import tensor_table
@@ -38,7 +38,7 @@ def show(
     ctx: typer.Context,
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="Its name, or a version of your circles.", autocompletion=model_names),
+        typer.Argument(metavar="MODEL", help="Its name, or a version of your circles.", autocompletion=known_names),
     ],
     modelfile: Annotated[bool, typer.Option("--modelfile", help="Print a Modelfile that makes it.")] = False,
     template: Annotated[bool, typer.Option("--template", help="Print its chat template.")] = False,

@@ -13,6 +13,7 @@ import typer
 
 from pares.api.schemas import PullPlan, PullRequest, PullStatus
 from pares.cli.client import Client, error_of, quote
+from pares.cli.complete import version_names
 from pares.cli.connect import run
 from pares.cli.figures import duration, facts, size
 from pares.cli.swarm import bytes_per_second
@@ -34,6 +35,7 @@ def pull(
         typer.Argument(
             metavar="SOURCE",
             help="A name of the catalogue, a version of your circles, https://…, hf:OWNER/REPO/FILE, or a file.",
+            autocompletion=version_names,
         ),
     ],
     name: Annotated[str, typer.Option(help="What to call it here.")] = "",

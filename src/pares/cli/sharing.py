@@ -13,10 +13,10 @@ import typer
 from pares.api.commons import ShareRequest, UnshareRequest, VersionDetail
 from pares.api.network import Circles
 from pares.cli.client import PATIENT_S, Client, quote
-from pares.cli.complete import ModelName
+from pares.cli.complete import ModelName, VersionName
 from pares.cli.connect import run
 from pares.cli.terminal import Terminal, on_one_line
-from pares.cli.versions import VersionName, named
+from pares.cli.versions import named
 from pares.errors import NotFound
 from pares.swarm.predicate import Data, Kind, Parent
 

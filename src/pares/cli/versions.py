@@ -12,10 +12,11 @@ from pares.api.commons import Holder, Lineage, LineageNode, VersionDetail, Versi
 from pares.api.network import CircleDetail, Who
 from pares.api.schemas import Verification
 from pares.cli.client import PATIENT_S, Client, quote
+from pares.cli.complete import VersionName, known_names
 from pares.cli.connect import run
 from pares.cli.figures import facts, quantity, size, table
 from pares.cli.terminal import Terminal, on_one_line
-from pares.errors import NotFound, VerificationFailed
+from pares.errors import ModelNotFound, NotFound, VerificationFailed
 from pares.swarm.predicate import Parent, Version
 
 NOTHING = "Your circles offer nothing. `pares share MODEL` gives them a model of yours."
@@ -28,10 +29,6 @@ EDGES = {
     "revoked": "revoked",
 }
 VOICES = {"endorsement": "stands for it", "warning": "warns of it", "revocation": "took it back"}
-
-VersionName = Annotated[
-    str, typer.Argument(metavar="VERSION", help="Its name, or its id or the beginning of it, as `pares find` shows it.")
-]
 
 
 def find(
@@ -76,13 +73,17 @@ def lineage(ctx: typer.Context, version: VersionName) -> None:
     async def work(node: Client, out: Terminal) -> None:
         found = await node.get(f"/versions/{quote(version)}/lineage", Lineage)
         out.result(found, _tree(found))
+        if found.cut:
+            out.note("There is more of it than this.")
 
     run(ctx, work)
 
 
 def verify(
     ctx: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="MODEL", help="Models here, or versions by name or id.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="MODEL", help="Models here, or versions.", autocompletion=known_names)
+    ],
 ) -> None:
     """Compute roots and hashes again and check signatures. Exit code 7 at the first that is wrong."""
 
@@ -144,8 +145,11 @@ async def _verified(node: Client, name: str) -> VersionDetail | Verification:
     """Of a version all that can be checked; of a model that is none, its hash."""
     try:
         return await node.post(f"/versions/{quote(name)}/verify", VersionDetail, wait_s=PATIENT_S)
-    except NotFound:
-        return await node.post(f"/models/{quote(name)}/verify", Verification, wait_s=PATIENT_S)
+    except NotFound as missing:
+        try:
+            return await node.post(f"/models/{quote(name)}/verify", Verification, wait_s=PATIENT_S)
+        except ModelNotFound:
+            raise missing from None
 
 
 def _verdict(name: str, checked: VersionDetail | Verification) -> str:

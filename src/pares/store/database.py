@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -164,6 +164,18 @@ def encode(value: msgspec.Struct, json: tuple[str, ...] = ()) -> dict[str, objec
     for name in json:
         fields[f"{name}_json"] = msgspec.json.encode(fields.pop(name)).decode()
     return fields
+
+
+def glance(path: Path, query: str) -> tuple[Any, ...]:
+    """The first column of what is asked of a database file, at once and without a node. Never raises."""
+    try:
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.1)
+        try:
+            return tuple(row[0] for row in connection.execute(query))
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return ()
 
 
 def now() -> str:

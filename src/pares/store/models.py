@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from pares.errors import Conflict
-from pares.store.database import Database, decode, encode
+from pares.store.database import Database, decode, encode, glance
 
 ModelKind = Literal["model", "adapter", "alias", "created"]
 
@@ -85,12 +85,5 @@ class Models:
 
 
 def names(path: Path) -> tuple[str, ...]:
-    """The names in a database file, read at once and without a node, for completion in a shell. Never raises."""
-    try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.1)
-        try:
-            return tuple(row[0] for row in connection.execute("SELECT name FROM models ORDER BY name"))
-        finally:
-            connection.close()
-    except sqlite3.Error:
-        return ()
+    """The names in a database file, for completion in a shell. Never raises."""
+    return glance(path, "SELECT name FROM models ORDER BY name")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from pares.store.database import Database, decode, now
+from pares.store.database import Database, decode, glance, now
 
 
 class StatementRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,3 +77,25 @@ class VersionTables:
     async def accept(self, licence: str) -> None:
         statement = "INSERT OR IGNORE INTO accepted_licences VALUES (?, ?)"
         await self._database.run(lambda c: c.execute(statement, (licence, now())))
+
+
+class _Envelope(msgspec.Struct):
+    payload: bytes
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class _Statement(msgspec.Struct):
+    predicate: _Named
+
+
+def names(path: Path) -> tuple[str, ...]:
+    """The names of the versions in a database file, for completion in a shell. Never raises."""
+    found = set()
+    for envelope in glance(path, "SELECT envelope FROM version_statements WHERE kind = 'version' LIMIT 1000"):
+        with suppress(msgspec.DecodeError):
+            payload = msgspec.json.decode(envelope, type=_Envelope).payload
+            found.add(msgspec.json.decode(payload, type=_Statement).predicate.name)
+    return tuple(sorted(found))
