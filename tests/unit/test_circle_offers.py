@@ -289,3 +289,26 @@ async def test_offers_tell_holdings_soon_after_they_change(tmp_path: Path) -> No
         (facts,) = ben.book.facts(time.time())
         assert facts.members == {ANNA.id, BEN.id}
         assert (facts.name, facts.open, facts.internet) == ("Friends", False, True)
+
+
+async def test_a_joiner_exchanges_news_also_with_those_whom_it_greeted_before_it_was_a_member(tmp_path: Path) -> None:
+    network, profile = Network(seed=1), Profile("Ben")
+    async with (
+        circle_node(network, tmp_path, "Anna", 0) as anna,
+        circle_node(network, tmp_path, "Ben", 1, profile=profile) as ben,
+        circle_node(network, tmp_path, "Cleo", 3) as cleo,
+    ):
+        circle = await anna.create("Friends")
+        invite = await anna.invite(circle, expires_s=3600, uses=2, role="member")
+        await ben.join(anna.link_of(invite))
+        await until(lambda: circle.store.contact(BEN.id))
+        await cleo.join(anna.link_of(invite))  # the link names Ben too
+        await until(lambda: ben.network and ben.network.get(person(3).id))
+        network.kill(ANNA.id)
+        profile.tells[circle.id] = digests(1)
+
+        def heard() -> bool:
+            (facts,) = cleo.book.facts(time.time())
+            return BEN.id in facts.offers and facts.offers[BEN.id].tells == digests(1)
+
+        await until(heard)

@@ -225,6 +225,7 @@ class Gathering:
             self._wake.clear()
             await self.tell_contact()
             self._dial()
+            self._link()
             await self._spread()
             if time.monotonic() - pruned > PRUNE_S:
                 pruned = time.monotonic()
@@ -243,6 +244,13 @@ class Gathering:
             for peer in circle.overlay.choose(members, online, present, now, near):
                 if peer not in online:
                     self.network.start_reaching(peer)
+
+    def _link(self) -> None:
+        """Everybody who is connected counts in all circles that both belong to by now."""
+        self.network.welcome_members()
+        for peer in self.network.online():
+            for circle in self.book.with_peer(peer):
+                circle.gossip.link(peer)
 
     async def _spread(self) -> None:
         now = time.time()

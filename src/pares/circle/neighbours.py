@@ -195,13 +195,22 @@ class Neighbours:
             neighbour.since, neighbour.rtt_ms = now, rtt_ms or neighbour.link.path.rtt_ms
             neighbour.pinging = self._tasks.create_task(self._keep(peer, neighbour), name=f"ping {peer.hex()[:8]}")
         if self._shares(peer):  # of strangers nothing is kept, nor what they say of this node's address
-            self.reasons.pop(peer, None)
-            if hello.observed:
-                self.observations.note(peer, hello.observed)
-            if not neighbour.welcomed:
-                neighbour.welcomed = True
-                self._tasks.create_task(self._welcome(peer, neighbour), name=f"welcome {peer.hex()[:8]}")
-                self._on_change(peer)
+            self._know(peer, neighbour, hello)
+
+    def welcome_members(self) -> None:
+        """Who was greeted before it was known as a member may be one now: a joiner greets several at once."""
+        for peer, neighbour in list(self._neighbours.items()):
+            if neighbour.hello and not neighbour.welcomed and self._shares(peer):
+                self._know(peer, neighbour, neighbour.hello)
+
+    def _know(self, peer: PeerId, neighbour: Neighbour, hello: Hello) -> None:
+        self.reasons.pop(peer, None)
+        if hello.observed:
+            self.observations.note(peer, hello.observed)
+        if not neighbour.welcomed:
+            neighbour.welcomed = True
+            self._tasks.create_task(self._welcome(peer, neighbour), name=f"welcome {peer.hex()[:8]}")
+            self._on_change(peer)
 
     async def _welcome(self, peer: PeerId, neighbour: Neighbour) -> None:
         for circle in self._book.with_peer(peer):
