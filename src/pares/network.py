@@ -71,7 +71,7 @@ SHARES = (
     "Whether it is there, its version, and how much memory the machine has.",
 )
 SHARES_OPEN = "It is a commons: its members are strangers to you, and anybody who has the link can join."
-SHARES_NOT = "Your conversations, your models and your files are not shared."
+SHARES_NOT = "Your conversations and files are not shared; of your models, only those that you share or fetch in a circle."
 
 
 class Network:

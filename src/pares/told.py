@@ -17,7 +17,7 @@ from pares.commons import Commons
 from pares.errors import BadRequest, Conflict, NotFound, ParesError, VerificationFailed
 from pares.inference.header import Header
 from pares.store.content import FileRecord
-from pares.swarm import licences, lineage, weights
+from pares.swarm import licences, lineage, oms, weights
 from pares.swarm.catalogue import sketch
 from pares.swarm.coverage import everything, piece_map
 from pares.swarm.files import header_of, trouble
@@ -60,6 +60,22 @@ class CommonsTold:
 
     async def envelope(self, version: str) -> bytes:
         return self._commons.statements.envelope(self._commons.offered().find(version).id)
+
+    async def bundle(self, version: str) -> told.Bundle:
+        commons = self._commons
+        row = commons.offered().find(version)
+        records = {file.name: await commons.library.files.get(bytes.fromhex(file.root)) for file in row.version.files}
+        files = {name: r.path for name, r in records.items() if r is not None and r.pieces is None and not trouble(r)}
+        if len(files) < len(records):
+            raise Conflict(f"{row.version.name} is not here as a whole.", hint="Pull it first.")
+        envelope = commons.statements.envelope(row.id)
+        exported = await asyncio.to_thread(oms.export_bundle, commons.network.identity, envelope)
+        return told.Bundle(
+            files=files,
+            model_sig=exported.bundle.decode(),
+            model_pub=exported.key.decode(),
+            statement=envelope.decode(),
+        )
 
     async def lineage(self, version: str) -> told.Lineage:
         row = self._commons.offered().find(version)

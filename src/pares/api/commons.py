@@ -168,6 +168,19 @@ class UnshareRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Also where nobody else of the circle holds it."""
 
 
+class Bundle(msgspec.Struct, frozen=True, kw_only=True):
+    """A version for the tools of OpenSSF Model Signing: what belongs beside its files."""
+
+    files: Mapping[str, str]
+    """Name of each file in the statement, and where it lies here."""
+    model_sig: str
+    """A sigstore bundle in JSON."""
+    model_pub: str
+    """The key by which it is checked, PEM."""
+    statement: str
+    """The publisher's own: a DSSE envelope in JSON."""
+
+
 class VoiceRequest(msgspec.Struct, frozen=True, kw_only=True):
     text: Annotated[str, Meta(max_length=1000)] = ""
 

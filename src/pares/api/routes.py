@@ -143,6 +143,8 @@ CONTROL_ROUTES = (
     _control("GET", f"{_VERSION}/envelope", commons.envelope, "Its signed statement, as it is passed on", answer=Json),
     _control("POST", f"{_VERSION}/verify", commons.verify, "Compute its roots, and check all signatures",
              answer=told.VersionDetail),
+    _control("GET", f"{_VERSION}/bundle", commons.bundle, "It for the tools of OpenSSF Model Signing",
+             answer=told.Bundle),
     _control("POST", f"{_VERSION}/licence", commons.accept_licence, "Agree to its licence, once", status=204),
     _control("POST", f"{_VERSION}/endorse", commons.endorse, "Stand for a version",
              body=told.VoiceRequest, body_required=False, answer=told.Voice, status=201),

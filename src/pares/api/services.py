@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pares.api.commons import (
+    Bundle,
     Difference,
     Lineage,
     ShareRequest,
@@ -116,6 +117,10 @@ class CommonsServices(Protocol):
 
     async def envelope(self, version: str) -> bytes:
         """The signed statement as it is passed on: a DSSE envelope in JSON."""
+        ...
+
+    async def bundle(self, version: str) -> Bundle:
+        """Raises Conflict for a version that is not here as a whole."""
         ...
 
     async def lineage(self, version: str) -> Lineage: ...

@@ -35,6 +35,10 @@ async def verify(call: Call[None]) -> Response:
     return reply(await call.services.commons.verify(call.path("version")))
 
 
+async def bundle(call: Call[None]) -> Response:
+    return reply(await call.services.commons.bundle(call.path("version")))
+
+
 async def accept_licence(call: Call[None]) -> Response:
     await call.services.commons.accept_licence(call.path("version"))
     return Response(None, 204)
