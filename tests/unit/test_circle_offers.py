@@ -13,7 +13,7 @@ import pytest
 
 from circle_nodes import LINE, WITHIN_S, Profile, circle_node, raw, until
 from circles import NOW, charter, contact, invitation, largest_offer, person
-from pares.circle import offers
+from pares.circle import links, offers
 from pares.circle.book import Circle
 from pares.circle.circles import Circles
 from pares.circle.gossip import Gossip
@@ -169,16 +169,30 @@ FETCH = Fetch(digests=digests(1))
 async def test_members_ask_each_other_over_a_connection_of_its_own(tmp_path: Path) -> None:
     async with two(tmp_path) as (_, (anna, _ben), _circle, asked):
         assert anna.gathering
-        links = anna.gathering.links
-        assert await links.ask(BEN.id, SWARM, FETCH, Statements, timeout_s=WITHIN_S) == Statements()
+        to = anna.gathering.links
+        assert await to.ask(BEN.id, SWARM, FETCH, Statements, timeout_s=WITHIN_S) == Statements()
         assert asked.by == [ANNA.id]
-        live = await links.link(BEN.id, SWARM, timeout_s=WITHIN_S)
+        live = await to.link(BEN.id, SWARM, timeout_s=WITHIN_S)
         assert live.protocol == SWARM
-        assert links.hosts(BEN.id)[0] == live.path.address.rpartition(":")[0]
+        assert to.hosts(BEN.id)[0] == live.path.address.rpartition(":")[0]
         with pytest.raises(Unreachable, match="no circle"):
-            await links.link(EVE.id, SWARM, timeout_s=WITHIN_S)
+            await to.link(EVE.id, SWARM, timeout_s=WITHIN_S)
         with pytest.raises(Unreachable, match="does not speak"):
-            await links.link(BEN.id, "pares/other/1", timeout_s=WITHIN_S)
+            await to.link(BEN.id, "pares/other/1", timeout_s=WITHIN_S)
+
+
+async def test_a_connection_that_nobody_uses_is_closed_and_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two(tmp_path) as (_, (anna, _ben), _circle, asked):
+        gathering = anna.gathering
+        assert gathering
+        await gathering.links.ask(BEN.id, SWARM, FETCH, Statements, timeout_s=WITHIN_S)
+        monkeypatch.setattr(links, "IDLE_S", -1.0)
+        gathering.touch()
+        await until(lambda: gathering.switchboard.link(BEN.id, SWARM) is None)
+        await gathering.links.ask(BEN.id, SWARM, FETCH, Statements, timeout_s=WITHIN_S)
+        assert asked.by == [ANNA.id] * 2
 
 
 async def test_a_stranger_cannot_connect_for_a_further_protocol_nor_one_who_was_blocked(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,11 +79,13 @@ async def side(
     *,
     allowed: Callable[[Connection], bool] = lambda link: True,
     line: Line | None = None,
+    lasting: Collection[str] = (),
 ) -> AsyncIterator[Side]:
     changes: list[PeerId] = []
+    handlers = {SPOKEN: handler}
     async with (
         network.node(bytes([number]) * 32, (SPOKEN,), line) as transport,
-        Switchboard(transport, {SPOKEN: handler}, allowed=allowed, on_change=changes.append) as board,
+        Switchboard(transport, handlers, allowed=allowed, on_change=changes.append, lasting=lasting) as board,
     ):
         yield Side(transport, board, changes)
 
@@ -299,6 +301,20 @@ async def test_a_request_that_drips_in_is_given_up(network: Network) -> None:
             await drip(stream)
         assert now() - began < REQUEST_S + 1
         assert await asked(low, high) == PING
+
+
+@in_virtual_time
+async def test_a_stream_of_a_lasting_protocol_goes_on(network: Network) -> None:
+    async def repeat(link: Connection, stream: Stream) -> None:
+        while True:
+            await stream.send(await stream.receive(4))
+
+    async with side(network, 1) as one, side(network, 2, repeat, lasting=(SPOKEN,)) as other:
+        stream = await (await one.board.connect(other.where(), SPOKEN)).open()
+        for _ in range(3):
+            await stream.send(b"ping")
+            assert await stream.receive(4) == b"ping"
+            await asyncio.sleep(REQUEST_S)
 
 
 @in_virtual_time

@@ -23,7 +23,7 @@ HOSTS = 8
 """Of one peer, at most."""
 ELSEWHERE = 64
 """Members who may be connected for one further protocol though they have no link for the circles' sake."""
-IDLE_S = 60.0
+IDLE_S = 600.0
 """A connection that `ask` opened is closed when nothing was asked for so long; longer than any request takes."""
 
 
