@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from pares import __version__
 from pares.api import schemas
+from pares.api.commons import Versions
 from pares.api.failures import refusal, surface_of
 from pares.cli.app import run
 from pares.errors import ParesError, Unauthorized
@@ -102,6 +103,7 @@ def scripted_node(home: Path, *, pid: int | None = None) -> Iterator[ScriptedNod
     listener = socket.create_server(("127.0.0.1", 0))
     node.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     node.script["GET /status"] = status(node)
+    node.script["GET /versions"] = Versions(())
     server = _Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
     server.ready = threading.Event()
     thread = threading.Thread(target=server.run, args=([listener],))

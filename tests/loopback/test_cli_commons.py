@@ -141,6 +141,16 @@ def test_show_tells_of_a_version_what_is_no_model_here(node: ScriptedNode, pares
     assert "There is no model named 'smol-chat' here." in pares("show", "smol-chat").err
 
 
+def test_show_names_the_version_that_a_model_is(node: ScriptedNode, pares: Call, world: ScriptedCommons) -> None:
+    node.script["GET /models/smol"] = DETAIL
+    assert pares("show", "smol").err == ""
+    id_ = world.offers("tiny", model="smol", here="whole", holders=0)
+    world.offers("other", model="another")
+    offered(node, world)
+    assert pares("show", "smol").err == f"It is the version tiny v1 ({id_[:8]}) by Ada: see `pares show {id_[:12]}`.\n"
+    assert "nobody else" in pares("find", "tiny").out
+
+
 def test_the_signed_statement_is_printed_as_it_is(node: ScriptedNode, pares: Call) -> None:
     node.script["GET /versions/smol/envelope"] = msgspec.Raw(b'{"payload":"e30=",  "signatures":[]}')
     for more in ((), ("--json",)):
@@ -378,7 +388,7 @@ def test_inspect_shows_the_header_the_tensors_and_the_weights_of_one(
     world.samples_as("smol", "output_norm.weight", odd=2)
     node.script["GET /models/smol/statistics"] = world.samples["smol", "output_norm.weight"]
     said = pares("inspect", "smol", "output_norm.weight")
-    assert "zeros        25.0%" in said.out
+    assert "zeros        25.0 %" in said.out
     assert "not finite   2" in said.out
     bars = [line for line in said.out.splitlines() if "█" in line]
     assert len(bars) == 10
@@ -392,7 +402,7 @@ def test_diff_draws_a_bar_per_layer_and_names_what_changed(
     world.differs("a", "b", (0.0, 0.001, 0.5))
     node.script["POST /differences"] = world.differences["a", "b"]
     said = pares("diff", "a", "b").out
-    assert said.startswith("25 tensors are equal, 2 are not.\n")
+    assert said.startswith("25 tensors are equal, 3 are not.\n")
     bars = [line.count("█") for line in said.splitlines() if " of 9" in line]
     assert bars == [0, 1, 30]
     assert re.search(r"blk\.2\.ffn_up\.weight +changed +0\.5\n", said)
@@ -400,6 +410,8 @@ def test_diff_draws_a_bar_per_layer_and_names_what_changed(
     assert "blk.0" not in said, "what is equal is not named"
     assert node.asked("POST /differences") == [{"left": "a", "right": "b"}]
     assert pares("diff", "a", "b", "--json").json["changed"] == 2
+    node.script["POST /differences"] = told.Difference(left="a", right="a", equal=27, changed=0, layers=(), tensors=())
+    assert pares("diff", "a", "a").out == "All 27 tensors are equal.\n"
 
 
 # Pull
@@ -457,5 +469,5 @@ def test_nobody_else_can_agree_to_a_licence(node: ScriptedNode, pares: Call, opt
 def test_a_dry_run_tells_who_would_send_it_and_that_the_licence_is_new(node: ScriptedNode, pares: Call) -> None:
     needs_consent(node, "Text.")
     said = pares("pull", "smol", "--dry-run").out
-    assert "3 members who are there" in said
+    assert "3 of the members who are there" in said
     assert "LicenseRef-X, which you have not agreed to yet" in said

@@ -81,7 +81,7 @@ def _weights(sample: TensorStatistics) -> str:
             ("range", f"{sample.least:.4g} to {sample.most:.4g}"),
             ("mean", f"{sample.mean:.4g}"),
             ("deviation", f"{sample.deviation:.4g}"),
-            ("zeros", f"{sample.zeros:.1%}"),
+            ("zeros", _percent(sample.zeros)),
             ("not finite", sample.odd or ""),
         ]
     )
@@ -94,27 +94,30 @@ def _histogram(sample: TensorStatistics) -> str:
         return ""
     step = (sample.most - sample.least) / len(counts)
     rows = (
-        (f"{sample.least + number * step: .3g}", f"{count / sum(counts):.1%}", bar(count / most))
+        (f"{sample.least + number * step: .3g}", _percent(count / sum(counts)), bar(count / most))
         for number, count in enumerate(counts)
     )
     return table(("FROM", "SHARE", ""), rows)
 
 
 def _difference(found: Difference) -> str:
-    parts = [f"{found.equal} tensors are equal, {found.changed} are not."]
-    changed = [layer for layer in found.layers if layer.changed]
-    if changed:
-        most = max(layer.relative or 0.0 for layer in changed) or 1.0
+    others = [each for each in found.tensors if each.state != "equal"]
+    if not others:
+        return f"All {found.equal} tensors are equal."
+    parts = [f"{found.equal} tensors are equal, {len(others)} are not."]
+    most = max((layer.relative or 0.0 for layer in found.layers), default=0.0) or 1.0
+    if any(layer.changed for layer in found.layers):
         rows = (
             (str(layer.layer), f"{layer.changed} of {layer.tensors}", *_change(layer.relative, most))
             for layer in found.layers
         )
         parts.append(table(("LAYER", "TENSORS", "CHANGED", ""), rows))
-    others = [each for each in found.tensors if each.state != "equal"]
-    if others:
-        told = ((on_one_line(each.name), each.state, _change(each.relative)[0]) for each in others)
-        parts.append(table(("TENSOR", "STATE", "CHANGED"), told))
-    return "\n\n".join(parts)
+    told = ((on_one_line(each.name), each.state, _change(each.relative)[0]) for each in others)
+    return "\n\n".join([*parts, table(("TENSOR", "STATE", "CHANGED"), told)])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _change(relative: float | None, most: float = 1.0) -> tuple[str, str]:

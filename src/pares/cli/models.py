@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from pares.api import schemas
-from pares.api.commons import VersionDetail
+from pares.api.commons import VersionDetail, Versions
 from pares.cli import versions
 from pares.cli.client import PATIENT_S, Client, Modelfile, quote
 from pares.cli.complete import ModelName, ModelNames, known_names
@@ -79,10 +79,17 @@ def show(
                 out.result({"license": text}, text or f"The file of {model} names no licence.")
             elif isinstance(detail, schemas.ModelDetail):
                 out.result(detail, portrait(detail))
+                await _note_version(node, out, detail.row.name)
             else:
                 out.result(detail, versions.portrait(detail))
 
     run(ctx, work)
+
+
+async def _note_version(node: Client, out: Terminal, model: str) -> None:
+    for row in (await node.get("/versions", Versions)).versions:
+        if row.model == model:
+            out.note(f"It is the version {versions.named(row)}: see `pares show {row.id[:12]}`.")
 
 
 async def _detail(node: Client, name: str, *, version: bool) -> schemas.ModelDetail | VersionDetail:

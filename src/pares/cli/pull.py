@@ -218,7 +218,7 @@ def _plan_text(plan: PullPlan) -> str:
             ("memory", plan.need.text if plan.need else ""),
             ("licence", plan.licence + ("" if plan.licence_accepted else ", which you have not agreed to yet")),
             ("version", plan.version),
-            ("held by", f"{plan.holders} members who are there" if plan.version else ""),
+            ("held by", f"{plan.holders} of the members who are there" if plan.version else ""),
             ("SHA-256", plan.sha256),
         ]
     )

@@ -213,6 +213,8 @@ def _listing(rows: Iterable[VersionRow]) -> str:
 
 
 def _held(row: VersionRow) -> str:
+    if not row.holders:
+        return "nobody" if row.here == "no" else "nobody else"
     part = row.holders - row.whole
     return f"{row.whole} whole" + (f", {part} in part" if part else "") + f", {row.online} online"
 
