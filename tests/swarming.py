@@ -47,8 +47,8 @@ def content(mib: float, seed: int = 1) -> Content:
 class SwarmNode:
     """A BitTorrent process and its torrents, with waiting for what they say."""
 
-    def __init__(self, folder: Path) -> None:
-        self.address = f"127.88.{next(_numbers) % 250}.1"
+    def __init__(self, folder: Path, address: str = "") -> None:
+        self.address = address or f"127.88.{next(_numbers) % 250}.1"
         self.folder = folder
         self.path = folder / "file"
         resume = folder / "resume"
@@ -89,9 +89,7 @@ class SwarmNode:
 
     async def fetched(self, root: bytes, share: float, *, timeout_s: float = 30) -> None:
         """Until it has that share of what it wants."""
-        await self.until(
-            lambda: 0 < share * self.now(root).wanted <= self.now(root).done, timeout_s=timeout_s
-        )
+        await self.until(lambda: 0 < share * self.now(root).wanted <= self.now(root).done, timeout_s=timeout_s)
 
     def now(self, root: bytes) -> Swarming:
         found = self.torrents.get(root)

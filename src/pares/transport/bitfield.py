@@ -1,4 +1,4 @@
-"""Sets of pieces: as runs for the rooms, as a bitfield (BEP 3: the first piece in the highest bit) for pipe and disk."""
+"""Sets of pieces: as runs for the rooms, as bitfields for pipe and disk; the first piece in the highest bit (BEP 3)."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from pares.transport.bittorrent_resume import Kept, write_whole
 from pares.transport.bittorrent_torrents import Torrents
 from pares.wire.framing import PREFIX, size_of
 
-TICK_S = 1.0
+TICK_S = 0.5
 SIGN_OF_LIFE_S = 5.0
 SAVE_S = 300.0
 SAVE_CHANGED_S = 10.0
@@ -41,8 +41,8 @@ CLOSE_S = 8.0
 STATE_BYTES = 1 << 20
 RECEIVE = 1 << 16
 SOURCES = 200
-FINISHED = 3
-"""A block that is in the file, or on its way: `lt.block_info`."""
+WRITING = 2
+"""State of a block that has come; 3: is in the file. Below, it has not come."""
 UNFINISHED = lt.peer_info.connecting | lt.peer_info.handshake
 
 ALERTS = lt.alert_category.dht | lt.alert_category.dht_operation  # of a put it tells in the first alone
@@ -87,6 +87,7 @@ SWARM = {
     "strict_end_game_mode": True,
     "connections_limit": 500,
     "min_reconnect_time": 2,
+    "close_redundant_connections": False,
     "max_failcount": 1000,
     "max_queued_disk_bytes": 16 << 20,
     "checking_mem_usage": 64,
@@ -96,7 +97,7 @@ EVERYBODY = (("0.0.0.0", "255.255.255.255"), ("::", "ffff:ffff:ffff:ffff:ffff:ff
 
 
 class Session:
-    """The loop of the process: one thread, woken by the node, by libtorrent, or once a second."""
+    """The loop of the process: one thread, woken by the node, by libtorrent, or twice a second."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -342,10 +343,11 @@ class Handle:
         return _facts(self.torrent.status(lt.torrent_handle.query_pieces))
 
     def blocks(self) -> dict[int, bytes]:
-        return {
-            piece["piece_index"]: packed([block["state"] == FINISHED for block in piece["blocks"]])
-            for piece in self.torrent.get_download_queue()
+        queue = self.torrent.get_download_queue()
+        come = {
+            piece["piece_index"]: packed([block["state"] >= WRITING for block in piece["blocks"]]) for piece in queue
         }
+        return {piece: blocks for piece, blocks in come.items() if any(blocks)}
 
     def flush(self) -> None:
         self.torrent.flush_cache()

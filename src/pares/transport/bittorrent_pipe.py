@@ -83,6 +83,8 @@ class AddTorrent(_Message, frozen=True):
     upload_limit: int
     paused: bool
     peers: list[tuple[str, int]]
+    turn: int = 0
+    """Comes back in what is told from then on: what is told with an earlier one is out of date."""
 
 
 class RemoveTorrent(_Message, frozen=True):
@@ -94,6 +96,7 @@ class Pause(_Message, frozen=True):
 
     root: bytes
     paused: bool
+    turn: int
 
 
 class Connect(_Message, frozen=True):
@@ -176,6 +179,7 @@ class Told(_Message, frozen=True):
     """How a torrent stands: when that changes, and about once a second while something moves."""
 
     root: bytes
+    turn: int
     state: State
     settled: bool
     facts: Facts

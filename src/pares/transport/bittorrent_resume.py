@@ -24,6 +24,8 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     unfinished: dict[int, bytes] = {}
     doubtful: bool = False
     """The file was begun, but all of it has to be checked."""
+    boot: str = ""
+    """Only the system's memory is known to have it all: it holds while the system runs on."""
 
 
 _decoder = msgspec.msgpack.Decoder(Kept)
@@ -36,22 +38,25 @@ def read(path: Path, size: int, have_bytes: int) -> Kept | None:
             kept = _decoder.decode(file.read(KEPT_BYTES))
     except (OSError, msgspec.DecodeError):
         return None
+    if kept.boot not in ("", _boot()):
+        kept = msgspec.structs.replace(kept, doubtful=True)
     sound = kept.size == size and len(kept.have) == have_bytes
     return kept if sound and all(0 <= piece < 8 * have_bytes for piece in kept.unfinished) else None
 
 
-def keep(path: Path, kept: Kept, file: Path, inode: tuple[int, int] | None) -> tuple[int, int]:
-    """Bring the file to the disk, and only then what is known of it. Waits for the disk; raises OSError.
+def keep(path: Path, kept: Kept, file: Path, inode: int, *, sync: bool) -> int:
+    """Write down what is known of a file; with `sync`, after the file was brought to the disk. Raises OSError.
 
-    Returns which file it is (device, inode). Raises FileNotFoundError if it is another than `inode`.
+    A kill of the process loses neither. Without `sync`, nothing is known after a power failure, and all is checked.
+    Returns the file's inode. Raises FileNotFoundError if it is another than `inode`, which is 0 if it is not known.
     """
     with file.open("rb") as content:
-        status = os.fstat(content.fileno())
-        found = (status.st_dev, status.st_ino)
-        if inode not in (None, found):
+        found = os.fstat(content.fileno()).st_ino
+        if inode not in (0, found):
             raise FileNotFoundError(errno.ENOENT, "replaced", str(file))
-        os.fsync(content.fileno())
-    write_whole(path, msgspec.msgpack.encode(kept))
+        if sync:
+            os.fsync(content.fileno())
+    write_whole(path, msgspec.msgpack.encode(kept if sync else msgspec.structs.replace(kept, boot=_boot())), sync=sync)
     return found
 
 
@@ -63,29 +68,42 @@ def doubt(path: Path, size: int, have_bytes: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """All of it or nothing, also when the power fails."""
+def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """All of it or nothing; with `sync`, also when the power fails."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     partial.replace(path)
 
 
-def trouble(file: Path, size: int, *, complete: bool, begun: bool) -> ParesError | None:
-    """Why a file cannot be seeded or fetched on: it, or the folder it belongs in, is gone or of another size."""
+def trouble(file: Path, size: int, *, complete: bool, begun: bool, inode: int = 0) -> ParesError | None:
+    """Why a file cannot be seeded or fetched on: it, or the folder it belongs in, is gone or of another size.
+
+    Another file in its place counts as gone: where a disk was unmounted, libtorrent begins a new one.
+    """
     try:
-        found = file.stat().st_size
+        found = file.stat()
     except OSError as error:
         if error.errno != errno.ENOENT or complete or begun:
             return what_of(error.errno or 0, file)
         return None if file.parent.is_dir() else what_of(errno.ENOENT, file.parent)
-    if found > size or (complete and found != size):
-        return VerificationFailed(
-            f"{file} has {found} bytes; {size} were expected.", hint="It was changed or replaced."
-        )
+    if inode not in (0, found.st_ino):
+        return what_of(errno.ENOENT, file)
+    if found.st_size > size or (complete and found.st_size != size):
+        message = f"{file} has {found.st_size} bytes; {size} were expected."
+        return VerificationFailed(message, hint="It was changed or replaced.")
     return None
+
+
+def _boot() -> str:
+    """What names this run of the system; something new each time where the system has no such name."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return os.urandom(16).hex()
 
 
 def what_of(number: int, file: Path, said: str = "") -> ParesError:

@@ -23,8 +23,11 @@ from pares.transport.bittorrent_resume import Kept, doubt, keep, read, trouble, 
 
 log = logging.getLogger(__name__)
 
-SAVE_S = 1.0
-"""Between two savings of what a torrent has, while it fetches."""
+SAVE_S = 0.4
+"""Between two savings of what a torrent has, while it fetches; longer where saving takes long, so that it takes a
+tenth of the time at most."""
+SAVE_AT_MOST_S = 5.0
+TELL_S = 0.9
 LOOK_S = 10.0
 """Between two looks whether a file is still there: libtorrent goes on with a deleted one that it has open."""
 DIAL_S = 10.0
@@ -66,6 +69,7 @@ class Engine(Protocol):
 class _Torrent:
     wish: pipe.AddTorrent
     paused: bool
+    turn: int
     handle: Handle | None = None
     facts: pipe.Facts = field(default_factory=pipe.Facts)
     settled: bool = False
@@ -75,13 +79,19 @@ class _Torrent:
     """Waits for being flushed."""
     last: bool = False
     """The snapshot has all that is wanted."""
-    writing: Future[tuple[int, int]] | None = None
-    saved_at: float = 0.0
-    saved_downloaded: int = 0
+    writing: Future[int] | None = None
+    began_saving: float = 0.0
+    save_at: float = 0.0
+    saved: Kept | None = None
+    told: tuple[pipe.State, bool] | None = None
+    told_at: float = 0.0
+    untold: bool = False
     looked_at: float = 0.0
     dialled_at: float = 0.0
-    inode: tuple[int, int] | None = None
+    inode: int = 0
     rejected: int = -1
+    banned: list[str] = field(default_factory=list)
+    """Addresses of whom the node is not told yet."""
     check: bool = False
     """After a failed write, nothing is taken for granted."""
     failure: ParesError | None = None
@@ -109,6 +119,7 @@ class Torrents:
         self._wake = wake
         self._now = now
         self._torrents: dict[bytes, _Torrent] = {}
+        self._stopping = False
         self._writer = ThreadPoolExecutor(1, "sync")
 
     # What the node asks for
@@ -127,7 +138,7 @@ class Torrents:
             if torrent.handle is not None:
                 torrent.handle.dial(message.peer)
         else:
-            torrent.paused = message.paused
+            torrent.paused, torrent.turn = message.paused, message.turn
             if torrent.handle is not None:
                 torrent.handle.pause(message.paused)
             elif not message.paused:
@@ -138,17 +149,15 @@ class Torrents:
         if torrent is None or torrent.leaving or torrent.handle is None or torrent.wish.path != wish.path:
             if torrent is not None:
                 self._unload(torrent)
-            torrent = self._torrents[wish.root] = _Torrent(wish, wish.paused)
+            torrent = self._torrents[wish.root] = _Torrent(wish, wish.paused, wish.turn)
             self._begin(torrent)
             return
         if wish.wanted != torrent.wish.wanted:
             torrent.settled = False
-        torrent.wish = wish
+        torrent.wish, torrent.turn = wish, wish.turn
         torrent.handle.adjust(wish)
-        if wish.paused != torrent.paused:
-            torrent.paused = wish.paused
-            torrent.handle.pause(wish.paused)
         self.moved(wish.root, torrent.handle.facts())
+        self._tell(torrent)
 
     def _remove(self, torrent: _Torrent) -> None:
         self._kept_at(torrent).unlink(missing_ok=True)
@@ -172,7 +181,7 @@ class Torrents:
         elif not (torrent.check or kept.doubtful):
             kept = Kept(wish.size, _union(kept.have, wish.have), kept.unfinished)
         torrent.check |= kept.doubtful
-        torrent.failure = trouble(torrent.path, wish.size, complete=wish.complete, begun=begun)
+        torrent.failure = self._look(torrent, begun=begun)
         torrent.facts = pipe.Facts(have=kept.have)
         torrent.settled = False
         if torrent.failure is None:
@@ -183,7 +192,7 @@ class Torrents:
         if torrent.handle is not None:
             torrent.check = False
             torrent.handle.pause(torrent.paused)
-            torrent.looked_at = torrent.saved_at = torrent.dialled_at = self._now()
+            torrent.looked_at = torrent.dialled_at = self._now()
             for peer in wish.peers:
                 torrent.handle.dial(peer)
         self._tell(torrent)
@@ -207,7 +216,7 @@ class Torrents:
             torrent.settled = False
         elif not torrent.settled and not facts.checking:
             self._save(torrent)
-        self._tell(torrent)
+        self._tell(torrent, soon=False)
 
     def flushed(self, root: bytes) -> None:
         """All that a torrent had when `Handle.flush` was called is in the file."""
@@ -219,7 +228,7 @@ class Torrents:
             del self._torrents[root]
         elif torrent.snapshot is not None and torrent.writing is None:
             arguments = (self._kept_at(torrent), torrent.snapshot, torrent.path, torrent.inode)
-            torrent.writing = self._writer.submit(keep, *arguments)
+            torrent.writing = self._writer.submit(keep, *arguments, sync=torrent.last or self._stopping)
             torrent.writing.add_done_callback(lambda _: self._wake())
 
     def broke(self, root: bytes, number: int, said: str, path: str = "") -> None:
@@ -232,29 +241,32 @@ class Torrents:
         """A piece came with a wrong hash."""
         if (torrent := self._torrents.get(root)) is not None:
             torrent.rejected = piece
+            self._tell_of_banned(torrent)
 
     def banned(self, root: bytes, address: str) -> None:
-        """Who sent it was found out."""
+        """Who sent it was found out; that can be told before which piece it was."""
         if (torrent := self._torrents.get(root)) is not None:
-            self._send(pipe.Banned(root, address, torrent.rejected))
+            torrent.banned.append(address)
 
     # Time
 
     def tick(self) -> None:
-        """To be called about once a second."""
+        """To be called about twice a second."""
         now = self._now()
         for torrent in list(self._torrents.values()):
             if torrent.handle is None or torrent.leaving:
                 continue
+            self._tell_of_banned(torrent)
+            if torrent.untold:
+                self._tell(torrent, soon=False)
             if now - torrent.looked_at >= LOOK_S:
                 torrent.looked_at = now
-                begun = torrent.inode is not None
-                if found := trouble(torrent.path, torrent.wish.size, complete=torrent.wish.complete, begun=begun):
+                if found := self._look(torrent, begun=torrent.inode != 0):
                     self._fail(torrent, found, check=True)
                     continue
             if torrent.settled or torrent.paused:
                 continue
-            if now - torrent.saved_at >= SAVE_S and torrent.facts.downloaded != torrent.saved_downloaded:
+            if now >= torrent.save_at:
                 self._save(torrent)
             if now - torrent.dialled_at >= DIAL_S:
                 torrent.dialled_at = now
@@ -269,6 +281,8 @@ class Torrents:
             writing, torrent.writing, torrent.snapshot = torrent.writing, None, None
             if torrent.handle is None or torrent.leaving:
                 continue
+            took_s = (now := self._now()) - torrent.began_saving
+            torrent.save_at = now + min(max(SAVE_S, 9 * took_s), SAVE_AT_MOST_S)
             try:
                 torrent.inode = writing.result()
             except OSError as error:
@@ -286,10 +300,11 @@ class Torrents:
 
     def stop(self) -> None:
         """Keep what is here; `busy` says when that is done."""
+        self._stopping = True
         for torrent in self._torrents.values():
             if torrent.handle is not None and not torrent.leaving and not torrent.settled:
                 torrent.handle.pause(True)
-                torrent.writing = torrent.snapshot = None
+                torrent.writing = torrent.snapshot = torrent.saved = None
                 self._save(torrent)
 
     @property
@@ -302,17 +317,23 @@ class Torrents:
     def _kept_at(self, torrent: _Torrent) -> Path:
         return self._folder / f"{torrent.wish.root.hex()}.resume"
 
+    def _look(self, torrent: _Torrent, *, begun: bool) -> ParesError | None:
+        wish = torrent.wish
+        return trouble(torrent.path, wish.size, complete=wish.complete, begun=begun, inode=torrent.inode)
+
     def _save(self, torrent: _Torrent) -> None:
         """Begin to keep what is verified now. What is verified only later is not in it, flushed or not."""
         if torrent.handle is None or torrent.snapshot is not None or torrent.facts.checking or torrent.wish.complete:
             return
-        torrent.facts = torrent.handle.facts()
-        if not any(torrent.facts.have) and not torrent.facts.downloaded:
+        facts = torrent.handle.facts()
+        kept = Kept(torrent.wish.size, facts.have, torrent.handle.blocks())
+        if not any(kept.have) and not kept.unfinished:
             return  # there may be no file yet
-        torrent.saved_at = self._now()
-        torrent.saved_downloaded = torrent.facts.downloaded
-        torrent.last = torrent.facts.finished
-        torrent.snapshot = Kept(torrent.wish.size, torrent.facts.have, torrent.handle.blocks())
+        if kept == torrent.saved and not facts.finished:
+            return
+        torrent.facts, torrent.last = facts, facts.finished
+        torrent.snapshot = torrent.saved = kept
+        torrent.began_saving = self._now()
         torrent.handle.flush()
 
     def _fail(self, torrent: _Torrent, error: ParesError, *, check: bool = False) -> None:
@@ -328,9 +349,13 @@ class Torrents:
         if torrent.handle is not None:
             torrent.handle.drop()
         torrent.handle = torrent.snapshot = None
-        torrent.inode = None
 
-    def _tell(self, torrent: _Torrent) -> None:
+    def _tell_of_banned(self, torrent: _Torrent) -> None:
+        for address in torrent.banned:
+            self._send(pipe.Banned(torrent.wish.root, address, torrent.rejected))
+        torrent.banned.clear()
+
+    def _tell(self, torrent: _Torrent, *, soon: bool = True) -> None:
         facts = torrent.facts
         state: pipe.State = (
             "failed"
@@ -343,10 +368,15 @@ class Torrents:
             if facts.finished
             else "fetching"
         )
+        now = self._now()
+        if not soon and torrent.told == (state, torrent.settled) and now - torrent.told_at < TELL_S:
+            torrent.untold = True
+            return
+        torrent.told, torrent.told_at, torrent.untold = (state, torrent.settled), now, False
         code, error = (
             (torrent.failure.code, str(torrent.failure)) if state == "failed" and torrent.failure else ("", "")
         )
-        self._send(pipe.Told(torrent.wish.root, state, torrent.settled, facts, code, error))
+        self._send(pipe.Told(torrent.wish.root, torrent.turn, state, torrent.settled, facts, code, error))
 
 
 def _union(one: bytes, other: bytes) -> bytes:

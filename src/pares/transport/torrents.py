@@ -107,6 +107,8 @@ class _Entry:
     torrent: Torrent
     last: Swarming
     paused: bool = False
+    turn: int = 0
+    """Counts what changes the meaning of what is told."""
     peers: dict[tuple[str, int], None] = field(default_factory=dict)
     before: tuple[int, int, int] = (0, 0, 0)
     """Bytes down, up and wasted in earlier lives of the process, or before the torrent began anew."""
@@ -150,6 +152,8 @@ class Torrents:
             if len(self._entries) == 1:
                 self._use.enter_context(self._session.used())
         entry.torrent = torrent
+        entry.turn += 1
+        entry.last = _anew(entry.last)
         self._session.send(_told(entry, pieces))
 
     def remove(self, root: bytes) -> None:
@@ -212,6 +216,8 @@ class Torrents:
         if isinstance(message, pipe.Banned):
             self._on_poison(Poisoned(message.root, message.address, message.piece))
             return
+        if message.turn != entry.turn:
+            return
         facts = message.facts
         counted = (facts.downloaded, facts.uploaded, facts.wasted)
         if any(new < old for new, old in zip(counted, entry.now, strict=True)):
@@ -246,7 +252,10 @@ class Torrents:
     def _pause(self, root: bytes, paused: bool) -> None:
         if (entry := self._entries.get(root)) is not None:
             entry.paused = paused
-            self._session.send(pipe.Pause(root, paused))
+            entry.turn += 1
+            if not paused:
+                entry.last = _anew(entry.last)
+            self._session.send(pipe.Pause(root, paused, entry.turn))
 
 
 def piece_length(size: int) -> int:
@@ -268,7 +277,8 @@ def info_of(root: bytes, size: int) -> bytes:
     )
 
 
-def _metainfo(torrent: Torrent) -> bytes:
+def metainfo(torrent: Torrent) -> bytes:
+    """What a `.torrent` file of it would hold."""
     parts = {b"info": info_of(torrent.root, torrent.size)}
     if torrent.layer:
         parts[b"piece layers"] = _dictionary({torrent.root: _string(torrent.layer)})
@@ -305,7 +315,7 @@ def _told(entry: _Entry, pieces: int) -> pipe.AddTorrent:
         torrent.size,
         pieces,
         str(torrent.path),
-        _metainfo(torrent if pieces > 1 else replace(torrent, layer=b"")),
+        metainfo(torrent if pieces > 1 else replace(torrent, layer=b"")),
         torrent.complete,
         bits_of(torrent.have, pieces),
         bits_of(((0, pieces),) if torrent.wanted is None else torrent.wanted, pieces),
@@ -316,7 +326,14 @@ def _told(entry: _Entry, pieces: int) -> pipe.AddTorrent:
         torrent.upload_limit,
         entry.paused,
         list(entry.peers),
+        entry.turn,
     )
+
+
+def _anew(last: Swarming) -> Swarming:
+    """Neither settled nor failed until that is told again."""
+    state = "checking" if last.state == "failed" else last.state
+    return replace(last, state=state, settled=False, code="", error="")
 
 
 def _source(source: pipe.Source) -> TorrentSource:
