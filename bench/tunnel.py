@@ -22,9 +22,9 @@ from pares.transport.link import Connection, Disconnected, Where
 from pares.transport.quic import QuicTransport
 from pares.transport.settings import Settings
 from pares.transport.tunnel import HOST, Tunnels
+from pares.wire.messages import BULK
 from pares.wire.signing import Identity, PeerId
 
-BULK = "pares/bulk/1"
 SEED = bytes(32)
 SETTINGS = Settings(loopback_only=True)
 BLOCK = 10**6

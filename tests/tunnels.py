@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pares.transport.link import Connection, Transport, Where
 from pares.transport.switchboard import Switchboard
 from pares.transport.tunnel import HOST, Tunnels
+from pares.wire.messages import BULK
 from pares.wire.signing import PeerId
 
-BULK = "pares/bulk/1"
 WITHIN_S = 10.0
 TCP = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Session = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -45,7 +45,7 @@ class End:
 async def end(transport: Transport) -> AsyncIterator[End]:
     made = End(transport)
     made.tunnels = Tunnels(made.connect, allowed=lambda peer: made.allowed, target=lambda: made.target)
-    made.board = Switchboard(transport, {BULK: made.tunnels.serve}, allowed=lambda link: True)
+    made.board = Switchboard(transport, {BULK: made.tunnels.serve}, allowed=lambda link: True, lasting=(BULK,))
     async with transport, made.tunnels, made.board:
         yield made
 

@@ -14,7 +14,8 @@ import pytest
 
 from pares.transport.quic import QuicTransport
 from pares.transport.settings import Settings
-from tunnels import BULK, WITHIN_S, End, Session, abort, closed, deaf, echo, ends, taken
+from pares.wire.messages import BULK
+from tunnels import WITHIN_S, End, Session, abort, closed, deaf, echo, ends, taken
 
 LOOPBACK = Settings(loopback_only=True)
 MIB = 2**20

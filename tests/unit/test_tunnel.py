@@ -15,8 +15,9 @@ from pares.transport import tunnel
 from pares.transport.link import Disconnected, Unreachable
 from pares.transport.memory import Line, Network
 from pares.transport.tunnel import CONNECTIONS, HOST
+from pares.wire.messages import BULK
 from pares.wire.signing import PeerId
-from tunnels import BULK, WITHIN_S, End, Session, abort, closed, deaf, echo, ends, serving, taken
+from tunnels import WITHIN_S, End, Session, abort, closed, deaf, echo, ends, serving, taken
 
 LINE = Line(latency_s=0.0001, bytes_per_s=1e9)
 MIB = 2**20

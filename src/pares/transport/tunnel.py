@@ -110,9 +110,9 @@ class Tunnels:
         return self._exits.get(int(port)) or next(entrances, None)
 
     async def serve(self, link: Connection, stream: Stream) -> None:
-        """Handle a stream that a peer opened. Returns at once; the stream lives on until one of its ends closes it."""
+        """Handle a stream that a peer opened, until it has ended."""
         if self._welcome(link.peer, self._left):
-            self._start(link.peer, self._left, self._leave(link, stream), stream.abort)
+            await asyncio.wait([self._start(link.peer, self._left, self._leave(link, stream), stream.abort)])
         else:
             stream.abort()
 
@@ -160,7 +160,7 @@ class Tunnels:
 
     def _start(
         self, peer: PeerId, carried: Counter[PeerId], work: Coroutine[Any, Any, None], give_up: Callable[[], None]
-    ) -> None:
+    ) -> asyncio.Task[None]:
         """Have one connection carried, and counted."""
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -177,6 +177,7 @@ class Tunnels:
         task = self._tasks.create_task(_contained(peer, work), name=f"tunnel {_short(peer)}")
         self._live.add(task)
         task.add_done_callback(ended)
+        return task
 
     async def _enter(self, peer: PeerId, reader: StreamReader, writer: StreamWriter) -> None:
         """From the session here to a peer."""
