@@ -120,7 +120,7 @@ async def test_who_lies_about_hashes_is_punished_and_another_one_asked(here: Tow
     long_winded.layer = model.layer * 2
     await here.holder(model)
     async with here.home() as home:
-        await home.pull("tiny")
+        await home.pull("tiny", layers="header")
     assert here.circle.punished == [liar.id, long_winded.id]
 
 
@@ -184,7 +184,7 @@ async def test_those_who_wait_for_a_holder_keep_no_place(here: Town, model: Mode
     await here.holder(other)
     async with here.home(replace(SETTINGS, parallel=1)) as home:
         waiting = await home.pulls.start("tiny")
-        await home.pull("other")
+        await home.pull("other", layers="header")
         assert home.pulls.get(waiting.id).state in ("queued", "checking", "fetching")
 
 
@@ -224,8 +224,8 @@ async def test_a_licence_is_agreed_to_once(here: Town, model: Model) -> None:
         with pytest.raises(LicenceNotAccepted, match="--accept-licence"):
             await home.pulls.start("tiny")
         assert home.pulls.list() == ()
-        await home.pull("tiny", accept_licence=True)
-        assert (await home.pull("tiny", name="again")).state == "done"
+        await home.pull("tiny", layers="header", accept_licence=True)
+        assert (await home.pull("tiny", layers="header", name="again")).state == "done"
 
 
 async def test_a_name_that_means_several_versions_is_never_guessed(here: Town, model: Model, tmp_path: Path) -> None:
