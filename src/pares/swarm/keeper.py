@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec.structs import replace
 
@@ -23,8 +23,17 @@ log = logging.getLogger(__name__)
 class Keeper:
     """Call `round` every minute or so. What it keeps is no model in the list: nobody asked for it."""
 
-    def __init__(self, sharing: Sharing, fetch: SwarmFetch, members: Members, settings: Settings) -> None:
+    def __init__(
+        self,
+        sharing: Sharing,
+        fetch: SwarmFetch,
+        members: Members,
+        settings: Settings,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.settings = settings
+        self._now = now
         self._sharing, self._fetch, self._members = sharing, fetch, members
         self._rare_since: dict[bytes, float] = {}
         self._enough_since: dict[bytes, float] = {}
@@ -36,7 +45,7 @@ class Keeper:
 
     async def round(self) -> None:
         """Look, let go what need not be here, fetch what is rare. Raises ParesError for a file that does not come."""
-        now = time.monotonic()
+        now = self._now()
         library = self._sharing.library
         named = {entry.record.root for entry in await library.list()}
         records = await library.files.all()
