@@ -320,3 +320,23 @@ async def test_the_catalogue_is_served_by_members_and_by_its_origins_where_they_
             assert liar.node.now(lied.root).uploaded > MIB
             assert [entry.record.name for entry in await home.library.list()] == ["from-members"]
             await home.pull("from-members", layers="2-3", name="part")
+
+
+async def test_a_disk_that_is_gone_pauses_a_pull_until_it_is_back(here: Town, model: Model) -> None:
+    holder = await here.holder(model)
+    holder.node.torrents.limit(upload=3 * MIB, download=0)
+    async with here.home() as home:
+        pull = await home.pulls.start("tiny")
+        await home.until(pull.id, lambda pull: pull.bytes > 2 * MIB)
+        await home.pulls.pause(pull.id)
+        disk = home.library.files.folder
+        away = disk.rename(disk.with_name("away"))
+        await home.pulls.resume(pull.id)
+        paused = await home.until(pull.id, lambda pull: pull.state == "paused")
+        assert (paused.code, "is not at" in paused.error) == ("not_found", True)
+        holder.node.torrents.limit(upload=0, download=0)
+        disk.rmdir()
+        away.rename(disk)
+        async with asyncio.timeout(DEADLINE):
+            assert (await home.until(pull.id, lambda pull: pull.state == "done")).error == ""
+        assert (await home.library.resolve("tiny")).path.read_bytes() == model.path.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from pares.errors import (
     BrokenModelFile,
@@ -59,6 +60,17 @@ class FromMembers:
             holders=len(self.swarm.holders.online(frozenset((opened.digest,)))),
         )
 
+    async def preview_offer(
+        self, offer: Offer, *, source: str, name: str, disk_free: int, reserve: int
+    ) -> Preview | None:
+        """The same for what the catalogue has, where members hold it and are there; None: ask the origins."""
+        for opened in await self.versions_of(offer):
+            told = await self.preview(opened, None, source=source, name=name, disk_free=disk_free, reserve=reserve)
+            if told.holders:
+                header = offer.header()
+                return told._replace(licence=offer.licence, licence_text="", licence_accepted=True, header=header)
+        return None
+
     async def versions_of(self, offer: Offer) -> list[Opened]:
         """Versions that list the very file of a catalogue entry; those that most members hold first."""
         found = [each for each in await self._commons.listing(offer.sha256) if _file_of(each, offer)]
@@ -91,9 +103,12 @@ class FromMembers:
 
     def used(self, opened: Opened) -> int:
         """Disk that the files of a version take up already, space reserved for them included."""
-        files = self._library.files
-        paths = [files.partial_path(bytes.fromhex(file.root)) for file in _version(opened).files]
-        return sum(used_bytes(path) for path in paths if path.exists())
+        return sum(used_bytes(path) for path in self._paths(opened) if path.exists())
+
+    async def is_there(self, opened: Opened) -> bool:
+        """Whether all that was fetched of a version, as far as is known, is where it should be."""
+        there = [await self._library.files.get(bytes.fromhex(file.root)) for file in _version(opened).files]
+        return all(Path(record.path).exists() for record in there if record is not None)
 
     async def forget(self, found: Found) -> int:
         """Remove what was fetched and is not whole; returns the bytes freed."""
@@ -104,8 +119,12 @@ class FromMembers:
         for root in {bytes.fromhex(file.root) for file in listed}:
             there = await self._library.files.get(root)
             if there is not None and there.pieces is not None:
+                self.swarm.torrents.remove(root)
                 freed += await self._library.files.forget(root)
         return freed
+
+    def _paths(self, opened: Opened) -> list[Path]:
+        return [self._library.files.partial_path(bytes.fromhex(file.root)) for file in _version(opened).files]
 
     async def _fetch(self, job: Job, opened: Opened, files: tuple[File, ...]) -> list[FileRecord]:
         """Fetch them, one after the other, and give them away where they came from."""

@@ -52,8 +52,8 @@ class Pulling:
 
     async def is_here(self, record: PullRecord, found: Found) -> bool:
         """Whether the model is here already. Raises Conflict if another one has its name."""
-        if record.layers:
-            return False
+        if record.layers or (found.version and len(found.version.files) > 1):
+            return False  # what is no model of its own is in no list
         try:
             entry = await self._library.get(record.name)
         except ModelNotFound:
@@ -103,6 +103,11 @@ class Pulling:
         """Disk that the files of a version take up already, space reserved for them included."""
         opened = (await self.meant(record)).opened
         return self.members.used(opened) if self.members and opened else 0
+
+    async def is_there(self, record: PullRecord) -> bool:
+        """Whether what was fetched from members is where it should be, so that it can be gone on with."""
+        opened = (await self.meant(record)).opened
+        return not (self.members and opened) or await self.members.is_there(opened)
 
     async def forget(self, record: PullRecord) -> int:
         """Remove what was fetched from members and is not whole; returns the bytes freed."""

@@ -1,14 +1,14 @@
 """Downloads: queued, resumable over restarts, several at once, each with a state that has a name.
 
-queued > checking > fetching > verifying > done; `paused` by a person or by a full disk (then it goes on by itself when
-there is room), `failed` with a code. One that nobody sends anything for is queued with a code: it goes on by itself
-when a holder comes. What was fetched is kept until a download is done or cancelled.
+queued > checking > fetching > verifying > done; `paused` by a person, or, with a code, by a disk that is full or gone
+(then it goes on by itself when there is room, or the disk), `failed` with a code. One that nobody sends anything for is
+queued with a code: it goes on by itself when a holder comes. What was fetched is kept until it is done or cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -71,7 +71,8 @@ class Pulls:
         await self._tasks.__aenter__()
         for record in reversed(await self._table.list()):
             job = self._jobs[record.id] = self._job_of(record)
-            if record.state not in ENDS or record.code == DiskFull.code:
+            waits = record.code == DiskFull.code or (record.state == "paused" and record.code)
+            if record.state not in ENDS or waits:
                 await self._begin(job)
         return self
 
@@ -104,6 +105,12 @@ class Pulls:
             return await self._members.preview(
                 found.opened, part, source=source, name=name, disk_free=free, reserve=reserve
             )
+        if self._members and found.offer:
+            told = await self._members.preview_offer(
+                found.offer, source=source, name=name, disk_free=free, reserve=reserve
+            )
+            if told is not None:
+                return told
         return await look_at(found, source=source, name=name, disk_free=free, reserve=reserve)
 
     async def start(
@@ -285,25 +292,33 @@ class Pulls:
         assert job.error is not None
         told = {"code": job.error.code, "error": str(job.error)}
         versions = frozenset({bytes.fromhex(job.record.version)} if job.record.version else ())
+        has_begun = transfer.has_begun or bool(versions and job.bytes)
         if isinstance(job.error, PeersUnreachable) and versions and self._members:
             await job.set(state="queued", **told)
             await self._members.swarm.until_somebody(versions)
-        elif isinstance(job.error, DiskFull) and (transfer.has_begun or (versions and job.bytes)):
+            return True
+        if isinstance(job.error, DiskFull) and has_begun:
             await job.set(state="paused", **told)
-            await self._until_room(job, transfer)
-            await job.set(state="queued", code="", error="")
+            await self._until(lambda: self._has_room(job, transfer))
+        elif isinstance(job.error, NotFound) and has_begun and versions:
+            await job.set(state="paused", **told)
+            await self._until(lambda: self._pulling.is_there(job.record))
         else:
             await job.set(state="failed", **told)
             return False
+        await job.set(state="queued", code="", error="")
         return True
 
-    async def _until_room(self, job: Job, transfer: Transfer) -> None:
+    async def _until(self, has_passed: Callable[[], Awaitable[bool]]) -> None:
         while True:
             await asyncio.sleep(self._settings.disk_recheck_s)
             with suppress(OSError):  # the disk is not there just now
-                used = await self._pulling.used(job.record) if job.record.version else transfer.used
-                if self._free_disk(self._library.folder) >= job.record.total - used + self._settings.reserve_bytes:
+                if await has_passed():
                     return
+
+    async def _has_room(self, job: Job, transfer: Transfer) -> bool:
+        used = await self._pulling.used(job.record) if job.record.version else transfer.used
+        return self._free_disk(self._library.folder) >= job.record.total - used + self._settings.reserve_bytes
 
     def _means_the_same(self, present: PullRecord, asked: PullRecord, found: Found) -> bool:
         if present.layers != asked.layers:

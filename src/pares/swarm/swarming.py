@@ -173,8 +173,9 @@ class SwarmFetch:
     async def fetch(self, wanted: Wanted) -> FileRecord:
         """Returns when all that is wanted is verified and on the disk; goes on from what is there already.
 
-        Raises DiskFull; PeersUnreachable where nobody sends anything; VerificationFailed, BrokenModelFile and
-        NotSupported for a file that is not what it should be, which is removed; LocalError for a fault of the disk.
+        Raises DiskFull; NotFound where what was fetched before is gone; PeersUnreachable where nobody sends anything;
+        VerificationFailed, BrokenModelFile and NotSupported for a file that is not what it should be, which is removed;
+        BadRequest for layers that there are not; LocalError for a fault of the disk.
         """
         while running := self._running.get(wanted.root):
             await running.over.wait()
@@ -222,6 +223,11 @@ class _Fetch:
         self._record = await owner.files.get(self._root) or self._record
         if self._record.pieces is None:
             return self._record
+        if self._record.pieces and not self._path.exists():
+            raise NotFound(
+                f"What was fetched of {self._wanted.name} is not at {self._path} any more.",
+                hint="It goes on when that is back: mount the disk, or cancel this and begin anew.",
+            )
         self._require_room(self._size if self._wanted.part is None else 0)
         if not self._record.layer and pieces(self._size) > 1:
             layer = await self._layer()
@@ -242,6 +248,7 @@ class _Fetch:
             seeking.cancel()
             await asyncio.wait([seeking])
             if self._sound and self._record.pieces is not None:
+                self._note(owner.torrents.get(self._root))
                 await self._save()
 
     async def _fetch(self) -> FileRecord:
@@ -312,8 +319,7 @@ class _Fetch:
             status = self._owner.torrents.get(self._root)
             if status is not None and status is not self._stale:
                 _raise_failure(status, self._wanted.name)
-                if status.state != "checking":
-                    self._record = msgspec.structs.replace(self._record, pieces=status.have)
+                self._note(status)
                 self._wanted.on_progress(Progress(status.done, bytes_in(wanted, self._size), len(status.sources)))
                 if status.settled and covers(status.have, wanted):
                     return
@@ -383,6 +389,11 @@ class _Fetch:
             reserve=owner.settings.reserve_bytes,
             free=owner.free_disk(folder),
         )
+
+    def _note(self, status: Swarming | None) -> None:
+        """What is here by now; while a file is checked, nothing of it seems to be."""
+        if status is not None and status.state != "checking":
+            self._record = msgspec.structs.replace(self._record, pieces=status.have or self._record.pieces)
 
     async def _save(self) -> None:
         self._saved_at = asyncio.get_running_loop().time()
