@@ -121,9 +121,16 @@ class SwarmNode:
 async def swarm(folder: Path, size: int) -> AsyncIterator[list[SwarmNode]]:
     """So many of them, which know nothing of each other."""
     nodes = [SwarmNode(folder / str(number)) for number in range(size)]
+    async with living(*nodes):
+        yield nodes
+
+
+@asynccontextmanager
+async def living(*nodes: SwarmNode) -> AsyncIterator[None]:
+    """Their processes run."""
     lives = [asyncio.create_task(node.session.run()) for node in nodes]
     try:
-        yield nodes
+        yield
     finally:
         for life in lives:
             life.cancel()

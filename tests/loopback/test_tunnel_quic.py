@@ -8,13 +8,16 @@ import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
 
 from pares.transport.quic import QuicTransport
 from pares.transport.settings import Settings
+from pares.transport.tunnel import HOST
 from pares.wire.messages import BULK
+from swarming import SwarmNode, content, living
 from tunnels import WITHIN_S, End, Session, abort, closed, deaf, echo, ends, taken
 
 LOOPBACK = Settings(loopback_only=True)
@@ -102,3 +105,19 @@ async def test_a_reader_that_does_not_read_fills_no_memory() -> None:
         assert await taken(connection[1], 200 * MIB) < 40 * MIB
         assert psutil.Process().memory_info().rss - before < 60 * MIB
         abort(connection)
+
+
+async def test_a_file_comes_by_bittorrent_through_a_tunnel(tmp_path: Path) -> None:
+    file = content(12)
+    seed, leech = SwarmNode(tmp_path / "seed", HOST), SwarmNode(tmp_path / "leech")
+    async with pair() as (a, b), living(seed, leech):
+        b.target = int((await seed.seed(file)).rpartition(":")[2])
+        entrance = f"{HOST}:{await a.tunnels.port(b.id)}"
+        seed.torrents.limit(upload=6 * MIB, download=0)
+        await leech.fetch(file, entrance)
+        await seed.until(lambda: seed.now(file.root).sources)
+        (source,) = seed.now(file.root).sources
+        assert b.tunnels.peer_of(source.address) == a.id
+        await leech.settled(file.root)
+        assert leech.path.read_bytes() == file.data
+        assert a.tunnels.peer_of(entrance) == b.id
