@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 NEWS_S = 1.0
 """Between two looks at what has changed, and two events."""
+RECHECK_S = 5.0
+"""Between two looks whether what could not be given away can be again."""
 ROUND_S = 60.0
 """Statements are asked for again, and rare versions looked for."""
 TUNNEL_S = 10.0
@@ -240,7 +242,7 @@ class Commons:
     def _moved(self, told: Swarming) -> None:
         self.fetch.told(told)
         self._moving = True
-        self._wake()
+        self._wake(reseed=told.state == "failed")
 
     def _poisoned(self, poisoned: Poisoned) -> None:
         peer = self.tunnels.peer_of(poisoned.address)
@@ -266,7 +268,7 @@ class Commons:
     async def _follow(self) -> None:
         """Act on news, at most once a second."""
         while True:
-            await self._something.wait()
+            await self._news()
             self._something.clear()
             circles, self._circles = self._circles, False
             reseed, self._reseed = self._reseed, False
@@ -281,6 +283,14 @@ class Commons:
             if moving:
                 self._events.publish("swarm", {})
             await asyncio.sleep(NEWS_S)
+
+    async def _news(self) -> None:
+        """Wait for some. Nobody tells that a volume is back: while a file cannot be given away, look now and then."""
+        failed = any(told.state == "failed" for told in self.torrents.all())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECHECK_S if failed else None):
+                await self._something.wait()
+        self._reseed |= failed
 
     async def _rounds(self) -> None:
         while True:

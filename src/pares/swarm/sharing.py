@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pares.errors import BadRequest, BrokenModelFile, Conflict, NotFound
+from pares.errors import BadRequest, BrokenModelFile, Conflict, NotFound, VerificationFailed
 from pares.inference.gguf import read_header
 from pares.store.content import FileRecord
 from pares.store.versions import VersionTables
@@ -206,26 +206,32 @@ class Sharing:
     async def reseed(self) -> None:
         """Bring torrents and offers in line with what is here, shared and switched on."""
         async with self._reseeding:
-            records = {record.root: record for record in await self.library.files.all() if not trouble(record)}
+            records = {record.root: record for record in await self.library.files.all()}
+            sound = {root: record for root, record in records.items() if not self._is_troubled(record)}
             circles = {circle.id: circle for circle in self.members.circles()}
             here: dict[bytes, Held] = {}
             wanted: dict[bytes, Torrent] = {}
             for opened in self.statements.versions():
                 assert isinstance(opened.predicate, Version)
-                files = [records.get(bytes.fromhex(file.root)) for file in opened.predicate.files]
-                if (mine := await self._holding(opened.digest, files)) is not None:
+                roots = [bytes.fromhex(file.root) for file in opened.predicate.files]
+                if (mine := await self._holding(opened.digest, [sound.get(root) for root in roots])) is not None:
                     here[opened.digest] = mine
                 where = [circles[id_] for id_ in self._shares.get(opened.digest, ()) if id_ in circles]
                 public = self.settings.public_discovery and any(c.open and c.internet for c in where)
-                for record in [record for record in files if where and record is not None]:
+                for record in [records[root] for root in roots if where and root in records]:
                     before = wanted.get(record.root)
                     wanted[record.root] = _torrent(record, public=public or (before is not None and before.public))
-            self._apply(wanted if self.settings.seeding else {})
+            self._apply(wanted if self.settings.seeding else {}, sound)
             if here != self.here:
                 self.here = here
                 self.members.tell_offers()
 
-    def _apply(self, wanted: dict[bytes, Torrent]) -> None:
+    def _is_troubled(self, record: FileRecord) -> bool:
+        """Whether a file cannot be given away: it is gone, or changed, as its size or times tell, or its bytes."""
+        told = None if self._is_fetched(record.root) else self._torrents.get(record.root)
+        return bool(trouble(record)) or (told is not None and told.code == VerificationFailed.code)
+
+    def _apply(self, wanted: dict[bytes, Torrent], sound: Container[bytes]) -> None:
         for root in self._seeding.keys() - wanted.keys():
             del self._seeding[root]
             if not self._is_fetched(root):
@@ -236,6 +242,8 @@ class Sharing:
             elif self._seeding.get(root) != torrent:
                 self._seeding[root] = torrent
                 self._torrents.add(torrent)
+            elif root in sound and (told := self._torrents.get(root)) and told.state == "failed":
+                self._torrents.resume(root)  # the file is back
         for root in [told.root for told in self._torrents.all()]:
             if root not in wanted and not self._is_fetched(root):
                 self._torrents.remove(root)
