@@ -16,6 +16,7 @@ SCRIPTS = (
     ["sse_overhead.py"],
     ["gguf_header.py"],
     ["transport.py"],
+    ["tunnel.py"],
     ["joining.py"],
     ["gossip.py"],
     ["importing.py"],

@@ -1,7 +1,7 @@
-"""A tunnel between two members over loopback, against plain TCP: bytes one way on one connection, MB/s and the ratio.
+"""A tunnel between two members over loopback, each end of it in a process of its own.
 
-The tunnel's far end and the TCP server are each a process of their own; the near end is a third one, so that the client
-takes nothing from it. What BitTorrent makes of it is measured with the swarm.
+* Bytes one way on one connection, against the same TCP server without the tunnel.
+* A file by BitTorrent from one seed to one leecher, until it is verified and on the disk, against the same without.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import uvloop
 
@@ -24,6 +26,10 @@ from pares.transport.settings import Settings
 from pares.transport.tunnel import HOST, Tunnels
 from pares.wire.messages import BULK
 from pares.wire.signing import Identity, PeerId
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from swarming import MIB, SwarmNode, content, living
 
 SEED = bytes(32)
 SETTINGS = Settings(loopback_only=True)
@@ -51,14 +57,12 @@ async def serve_far(target: int) -> None:
     async def no_way(peer: PeerId) -> Connection:
         raise Disconnected("Nobody dials from here.")
 
-    async def serve(link: Connection) -> None:
-        while True:
-            await tunnels.serve(link, await link.accept())
-
     tunnels = Tunnels(no_way, allowed=lambda peer: True, target=lambda: target)
-    async with QuicTransport(SEED, (BULK,), SETTINGS) as transport, tunnels:
+    async with QuicTransport(SEED, (BULK,), SETTINGS) as transport, tunnels, asyncio.TaskGroup() as tasks:
         print(" ".join(transport.addresses()), flush=True)
-        await serve(await transport.accept())
+        link = await transport.accept()
+        while True:
+            tasks.create_task(tunnels.serve(link, await link.accept()))
 
 
 async def serve_near(addresses: list[str]) -> None:
@@ -91,6 +95,28 @@ async def rates(port: int, megabytes: int, rounds: int) -> list[float]:
     return took
 
 
+async def fetches(megabytes: int, rounds: int) -> tuple[list[float], list[float]]:
+    """MB/s of each time that a new leecher fetches a file, plainly and through the tunnel."""
+    took: tuple[list[float], list[float]] = [], []
+    file = content(megabytes * BLOCK / MIB)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        seed = SwarmNode(folder / "seed", HOST)
+        async with living(seed):
+            source = await seed.seed(file)
+            with server("far", source.rpartition(":")[2]) as addresses, server("near", *addresses) as (entrance,):
+                for number in range(2 * rounds):
+                    leech = SwarmNode(folder / str(number))
+                    async with living(leech):
+                        await leech.fetch(file)
+                        started = time.perf_counter()
+                        leech.torrents.connect(file.root, f"{HOST}:{entrance}" if number % 2 else source)
+                        await leech.settled(file.root, timeout_s=300)
+                        took[number % 2].append(megabytes / (time.perf_counter() - started))
+                    leech.path.unlink()
+    return took
+
+
 @contextmanager
 def server(*what: str) -> Iterator[list[str]]:
     """A process that serves, and the words with which it says where."""
@@ -118,6 +144,11 @@ def main() -> None:
         plain = median(asyncio.run(rates(int(target), options.megabytes, options.rounds)))
         through = median(asyncio.run(rates(int(entrance), options.megabytes, options.rounds)))
     print(f"{options.megabytes} MB one way through a tunnel: {through:.0f} MB/s, plain TCP {plain:.0f}:", end=" ")
+    print(f"ratio {through / plain:.2f}")
+    plain, through = map(median, asyncio.run(fetches(options.megabytes // 2, options.rounds)))
+    print(
+        f"{options.megabytes // 2} MB by BitTorrent through a tunnel: {through:.0f} MB/s, plain {plain:.0f}:", end=" "
+    )
     print(f"ratio {through / plain:.2f}")
 
 
