@@ -146,6 +146,7 @@ class Session:
                 self._torrents.stop()
                 end_at = time.monotonic() + CLOSE_S
                 selector.unregister(self._connection)
+                self._take_alerts()  # first: there is no sign of more while there are some
                 while self._torrents.busy and (left := end_at - time.monotonic()) > 0:
                     selector.select(left)
                     _drain(ours)

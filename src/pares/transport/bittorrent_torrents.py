@@ -28,7 +28,7 @@ SAVE_S = 0.4
 tenth of the time at most."""
 SAVE_AT_MOST_S = 5.0
 TELL_S = 0.9
-LOOK_S = 10.0
+LOOK_S = 5.0
 """Between two looks whether a file is still there: libtorrent goes on with a deleted one that it has open."""
 DIAL_S = 10.0
 """Between two tries of sources that are not connected, while fetching."""
