@@ -258,6 +258,17 @@ async def test_silent_members_do_not_hold_up_the_others(tmp_path: Path) -> None:
         await asyncio.gather(waiting, more)
 
 
+async def test_not_more_than_a_few_requests_are_under_way_however_often_it_is_called(tmp_path: Path) -> None:
+    many = {person(number): version(person(number), f"Owl {number}") for number in range(10, 22)}
+    members = Script(speakers={who.id: has(envelope) for who, envelope in many.items()})
+    members.tell({who.id: telling(envelope) for who, envelope in many.items()})
+    async with table(tmp_path, members) as here:
+        await asyncio.gather(*(here.fetch() for _ in range(5)))
+        assert len(here) == 12
+        assert len(members.asked) == 12
+        assert members.most_at_once <= AT_ONCE
+
+
 async def test_a_flood_of_one_member_is_bounded_and_the_others_come_in_their_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,9 +86,8 @@ class Fetching:
         Called again meanwhile, it takes up what is new at once.
         """
         self._plan(missing)
-        free = AT_ONCE - sum(teller.busy for teller in self._tellers.values())
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(free):
+            for _ in range(AT_ONCE):
                 tasks.create_task(self._work(), name="fetch statements")
 
     def _plan(self, missing: Mapping[PeerId, Sequence[bytes]]) -> None:
@@ -109,10 +108,13 @@ class Fetching:
 
     def _next(self) -> tuple[PeerId, _Teller, list[bytes]] | None:
         """Whom to ask next: who is online and did not fail, whose turn was the longest ago."""
+        busy = [teller for teller in self._tellers.values() if teller.busy]
+        if len(busy) >= AT_ONCE:
+            return None
         now, online = self._now(), self._members.online()
         ready = [(peer, teller) for peer, teller in self._tellers.items() if teller.may_be_asked(now)]
         ready.sort(key=lambda each: (each[0] not in online, each[1].failures, each[1].asked, each[0]))
-        unproven = sum(teller.busy and not teller.answered for teller in self._tellers.values())
+        unproven = sum(not teller.answered for teller in busy)
         for peer, teller in ready:
             if teller.answered or unproven < UNPROVEN:
                 batch = [digest for digest in teller.queue if digest not in self._under_way][:FETCHED]
