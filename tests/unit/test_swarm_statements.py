@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from catalogues import circle_id, digest_of, endorsement, facts, offer, revocation, version
 from circle_nodes import until
 from circles import person
+from pares.errors import Conflict
 from pares.store.database import Database
 from pares.swarm import fetching, statements
 from pares.swarm.fetching import AT_ONCE
@@ -321,6 +322,17 @@ def test_what_is_wanted_is_told_bounded_and_shared_out(
     if any(peer in commons.offers and digests for peer, digests in found.items()):
         first = {d for o in closed.offers.values() for d in list(dict.fromkeys(told_in(o)))[:each]}
         assert first <= chosen or len(chosen) == most, "the invited come first"
+
+
+async def test_trouble_of_this_nodes_own_comes_out_as_it_is_and_is_nobodys_fault(tmp_path: Path) -> None:
+    owl = version(BEN)
+    members = Script(speakers={BEN.id: has(owl)})
+    members.tell({BEN.id: telling(owl)})
+    async with table(tmp_path, members) as here:
+        pass
+    with pytest.raises(Conflict, match="database is closed"):
+        await here.fetch()
+    assert (len(here), members.punished) == (0, [])
 
 
 # Forgetting

@@ -83,12 +83,15 @@ class Fetching:
     async def run(self, missing: Mapping[PeerId, Sequence[bytes]]) -> None:
         """Ask for all that is missing, by who tells it, until nothing more can be had now.
 
-        Called again meanwhile, it takes up what is new at once.
+        Called again meanwhile, it takes up what is new at once. Raises what `take` raises that is no fault of a peer.
         """
         self._plan(missing)
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(AT_ONCE):
-                tasks.create_task(self._work(), name="fetch statements")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(AT_ONCE):
+                    tasks.create_task(self._work(), name="fetch statements")
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
 
     def _plan(self, missing: Mapping[PeerId, Sequence[bytes]]) -> None:
         now = self._now()

@@ -123,7 +123,8 @@ class Statements:
     async def fetch(self) -> None:
         """Fetch what members tell and is not here, forget what is of no use any more.
 
-        Call it when offers have changed, and every minute; also while it is under way.
+        Call it when offers have changed, and every minute; also while it is under way. Faults of members are dealt with
+        here; raises DiskFull, DatabaseUnusable.
         """
         targets = wanted(self._members.circles(), self._members.me, ignored=self._fetching.ignored())
         await self._prune({digest for told in targets.values() for digest in told})
