@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pares.errors import NotFound, ParesError, RemoteError
+from pares.errors import NotFound, ParesError
 from pares.membership import CircleMembers
 from pares.network import Network
 from pares.store.database import Database
@@ -307,7 +307,7 @@ class Commons:
             return
         try:
             await self.statements.fetch()
-        except RemoteError as error:
+        except ParesError as error:
             log.info("statements.not_fetched", extra={"reason": error.message})
 
     def _use_dht(self) -> None:
