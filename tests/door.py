@@ -28,6 +28,7 @@ from pares.swarm.names import clean_name
 from pares.swarm.pulls import Pulls
 from pares.swarm.settings import Settings as SwarmSettings
 from scripted import CHATML, ScriptedModel
+from scripted_commons import ScriptedCommons
 from scripted_network import ScriptedNetwork
 from tiny import tiny_llama
 
@@ -58,10 +59,12 @@ class ScriptedNode:
     asked_to_load: asyncio.Event = field(default_factory=asyncio.Event)
     load_given_up: asyncio.Event = field(default_factory=asyncio.Event)
     network: ScriptedNetwork = field(init=False)
+    commons: ScriptedCommons = field(init=False)
 
     def __post_init__(self) -> None:
         self.loading.set()
         self.network = ScriptedNetwork(self.events)
+        self.commons = ScriptedCommons(self.events, self.network.me)
 
     @asynccontextmanager
     async def use(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 
 from pares.api.commons import (
+    Bundle,
     Difference,
     Finding,
     Holder,
@@ -51,6 +52,24 @@ QUIET = Swarm(
 )
 
 
+class NobodyElse:
+    """In place of the node's own commons beside a scripted one: nothing to be pulled from circles, no swarm."""
+
+    fetch = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+    async def find(self, text: str) -> None:
+        return None
+
+    async def listing(self, file: str) -> tuple[()]:
+        return ()
+
+
 class ScriptedCommons:
     """`CommonsServices`. The methods at the end move the world; what they change is told as events."""
 
@@ -82,6 +101,12 @@ class ScriptedCommons:
 
     async def envelope(self, version: str) -> bytes:
         return msgspec.json.encode({"payload": (await self.version(version)).row.id, "signatures": []})
+
+    async def bundle(self, version: str) -> Bundle:
+        row = (await self.version(version)).row
+        if row.here != "whole":
+            raise Conflict(f"{row.name} is not here as a whole.", hint="Pull it first.")
+        return Bundle(files={}, model_sig="{}", model_pub="", statement="{}")
 
     async def lineage(self, version: str) -> Lineage:
         of = (await self.version(version)).row.id

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Self, TypeVar, cast
 
 import msgspec
 from starlette.applications import Starlette
@@ -30,14 +30,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from door import listening
 from pares.api.schemas import Loaded, LoadRequest
 from pares.api.services import InUse
+from pares.commons import Commons
 from pares.config import Config, load
 from pares.errors import NotFound, WorkerDied
 from pares.inference.generation import Sampling, Step, TokenId
 from pares.network import Network
 from pares.node import Node
 from pares.store.conversations import StoredMessage
+from pares.told import CommonsTold
 from scripted import CHATML, Asked, ScriptedModel
-from scripted_commons import ScriptedCommons
+from scripted_commons import NobodyElse, ScriptedCommons
 from scripted_network import ScriptedNetwork
 from ui.answers import answer_to
 
@@ -91,8 +93,16 @@ class ScriptedNode(Node):
 
     def _network(self) -> Network:
         self.world = ScriptedNetwork(self.events)
-        self.commons = ScriptedCommons(self.events, self.world.me)
         return cast("Network", self.world)
+
+    def _commons(self) -> Commons:
+        return cast("Commons", NobodyElse())
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self.told = ScriptedCommons(self.events, self.world.me)
+        self.commons = cast("CommonsTold", self.told)
+        return self
 
     @asynccontextmanager
     async def use(
@@ -221,7 +231,7 @@ class PageNode:
         """Do something to the commons, likewise."""
 
         async def moved() -> T:
-            return move(self.node.commons)
+            return move(self.node.told)
 
         return asyncio.run_coroutine_threadsafe(moved(), self._loop).result(WAIT_S)
 

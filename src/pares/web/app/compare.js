@@ -21,12 +21,12 @@ const relative = (share) => `${digits.format(share * 100)} %`;
 function Bars({ layers }) {
   const most = Math.max(...layers.map((layer) => layer.relative), Number.MIN_VALUE);
   return html`
-    <div class="differences">
+    <div class="differences"><div class="difference-bars">
       <svg viewBox=${`0 0 100 ${layers.length * BAR}`} preserveAspectRatio="none" role="img"
         aria-label=${t("compare.bars", { n: layers.length, most: relative(most) })}>
         ${layers.map((layer, i) => html`
           <rect key=${layer.layer} class=${layer.relative > 0 ? "differs" : "same"} x="0" y=${i * BAR + 3}
-            width=${Math.max(0.5, (layer.relative / most) * 100)} height=${BAR - 6} />`)}</svg>
+            width=${Math.max(0.5, (layer.relative / most) * 100)} height=${BAR - 6} />`)}</svg></div>
       <div class="scroll" tabindex="0" role="region" aria-label=${t("compare.layers")}><table class="grid">
         <thead><tr><th scope="col" class="to-right">${t("compare.layer")}</th>
           <th scope="col" class="to-right">${t("compare.relative")}</th>
@@ -49,7 +49,7 @@ function Tensors({ tensors }) {
   const shown = all ? rows : rows.slice(0, MAX_ROWS);
   if (!rows.length) return null;
   return html`
-    <section aria-label=${t("compare.tensors")}><h2>${t("compare.tensors")}</h2>
+    <section><h2>${t("compare.tensors")}</h2>
       <div class="scroll" tabindex="0" role="region" aria-label=${t("compare.tensors")}><table class="grid">
         <thead><tr><th scope="col">${t("tensors.name")}</th><th scope="col">${t("compare.how")}</th>
           <th scope="col" class="to-right">${t("compare.relative")}</th></tr></thead>
@@ -79,7 +79,7 @@ function Result({ left, right }) {
   return html`
     <p class="lead num" role="status">${found.changed || found.tensors.some((tensor) => tensor.state !== "equal")
       ? t("compare.sum", { changed: count(found.changed), equal: count(found.equal) }) : t("compare.alike")}</p>
-    ${scaled.length > 0 && html`<section aria-label=${t("compare.layers")}><h2>${t("compare.layers")}</h2>
+    ${scaled.length > 0 && html`<section><h2>${t("compare.layers")}</h2>
       <p class="fine">${t("compare.relative_text", { left })}</p><${Bars} layers=${scaled} /></section>`}
     <${Tensors} tensors=${found.tensors} />`;
 }

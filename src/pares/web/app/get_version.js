@@ -90,7 +90,7 @@ export function GetVersion({ row, onClose }) {
   });
   return html`
     <${Dialog} title=${t("get.title", { name: row.name })} onClose=${onClose}>
-      <p class="fine">${t("get.published", { name: row.publisher.name })}
+      <p class="fine">${t("get.published", { name: row.publisher.name })}${" "}
         <span class="fingerprint">${row.publisher.words}</span></p>
       ${unknown && html`<${Fault} error=${unknown}>
         <button type="button" class="quiet" onClick=${again}>${t("chat.retry")}</button><//>`}

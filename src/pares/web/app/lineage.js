@@ -13,13 +13,16 @@ import { Fault, useFetched } from "./ui.js";
 /** @import { Place } from "./lineage_layout.js" */
 
 const STATES = /** @type {const} */ (["checked", "stated", "missing", "wrong", "cycle", "revoked"]);
+/** Columns that a phone has no room for: it says the same in others. */
+const WIDE_ONLY = ["relation", "why"];
 const LOOKS = { checked: "ok", stated: "", missing: "warn", wrong: "bad", cycle: "warn", revoked: "bad" };
 const SIGNS = { checked: "✓", stated: "·", missing: "?", wrong: "✕", cycle: "↻", revoked: "!" };
-const GRID = { across: 300, down: 96, width: 184, height: 64, upright: false };
+const GRID = { across: 262, down: 96, width: 168, height: 64, upright: false };
 const NARROW = { across: 164, down: 136, width: 152, height: 64, upright: true };
 const MAX_NODES = 60;
 const MARGIN = 8;
-const LETTERS = { true: 18, false: 22 };
+/** Room below or beside the nodes for edges that lead back. */
+const DETOUR = 48;
 
 /** @param {string} text @param {number} letters */
 const short = (text, letters) => (text.length > letters ? `${text.slice(0, letters - 1)}…` : text);
@@ -33,7 +36,7 @@ const standing = (node) => (!node.known ? ["unknown", t("lineage.unknown")]
 function Node({ place: { node, x, y }, of, narrow, onArrow }) {
   const [look, words] = standing(node);
   const { width, height } = narrow ? NARROW : GRID;
-  const letters = LETTERS[narrow ? "true" : "false"];
+  const letters = narrow ? 16 : 18;
   const label = [node.name, node.kind ? t(`version.kind_${node.kind}`) : "", node.publisher
     ? t("lineage.by", { name: node.publisher.name }) : "", node.id === of ? t("lineage.this") : "",
     look ? words : "", ...node.troubles].filter(Boolean).join(", ");
@@ -54,16 +57,23 @@ function Node({ place: { node, x, y }, of, narrow, onArrow }) {
 
 /**
  * A line from parent to child, and its word.
- * @param {{edge: LineageEdge, from: Place, to: Place, upright: boolean}} props
+ * @param {{edge: LineageEdge, from: Place, to: Place, upright: boolean, end: number}} props `end`: where the
+ *   nodes end, beside or below
  */
-function Edge({ edge, from, to, upright }) {
+function Edge({ edge, from, to, upright, end }) {
   const { width, height } = upright ? NARROW : GRID;
   const ahead = upright ? to.y > from.y : to.x > from.x;
-  const step = ahead ? 1 : -1;
-  const [x1, y1] = upright ? [from.x, from.y + (step * height) / 2] : [from.x + (step * width) / 2, from.y];
-  const [x2, y2] = upright ? [to.x, to.y - (step * height) / 2] : [to.x - (step * width) / 2, to.y];
-  const [mx, my] = [(x1 + x2) / 2, (y1 + y2) / 2];
-  const curve = upright ? `${x1} ${my} ${x2} ${my}` : `${mx} ${y1} ${mx} ${y2}`;
+  const [w, h] = [width / 2, height / 2];
+  let [x1, y1, x2, y2] = upright ? [from.x, from.y + h, to.x, to.y - h] : [from.x + w, from.y, to.x - w, to.y];
+  let [mx, my] = [(x1 + x2) / 2, (y1 + y2) / 2];
+  let curve = upright ? `${x1} ${my} ${x2} ${my}` : `${mx} ${y1} ${mx} ${y2}`;
+  if (!ahead) { // around all nodes: the middle of a Bezier curve is an eighth of its ends and six of its handles
+    const middle = end + DETOUR / 2;
+    [x1, y1, x2, y2] = upright ? [from.x + w, from.y, to.x + w, to.y] : [from.x, from.y + h, to.x, to.y + h];
+    const out = (8 * middle - (upright ? x1 + x2 : y1 + y2)) / 6;
+    curve = upright ? `${out} ${y1} ${out} ${y2}` : `${x1} ${out} ${x2} ${out}`;
+    [mx, my] = upright ? [middle, (y1 + y2) / 2] : [(x1 + x2) / 2, middle];
+  }
   return html`
     <g class=${`lineage-edge ${edge.state}`} aria-hidden="true">
       <path d=${`M${x1} ${y1}C${curve} ${x2} ${y2}`} />
@@ -76,6 +86,9 @@ function Graph({ lineage }) {
   const narrow = useNarrow();
   const grid = narrow ? NARROW : GRID;
   const { places, width, height } = layout(lineage, grid);
+  const leadsBack = lineage.edges.some((edge) => edge.state === "cycle");
+  const [wide, tall] = [width + 2 * MARGIN + (leadsBack && narrow ? DETOUR : 0),
+    height + 2 * MARGIN + (leadsBack && !narrow ? DETOUR : 0)];
   /** @param {KeyboardEvent} event */
   const onArrow = (event) => {
     const current = /** @type {SVGElement} */ (event.currentTarget);
@@ -88,12 +101,13 @@ function Graph({ lineage }) {
   const used = STATES.filter((state) => lineage.edges.some((edge) => edge.state === state));
   return html`
     <figure class="peer-map lineage">
-      <div class="scroll"><svg width=${width + 2 * MARGIN} height=${height + 2 * MARGIN} role="group"
-        viewBox=${`${-MARGIN} ${-MARGIN} ${width + 2 * MARGIN} ${height + 2 * MARGIN}`}
+      <div class="scroll"><svg width=${wide} height=${tall} role="group"
+        viewBox=${`${-MARGIN} ${-MARGIN} ${wide} ${tall}`}
         aria-label=${t("lineage.label", { n: lineage.nodes.length })}>
         ${lineage.edges.map((edge, i) => {
           const [from, to] = [places.get(edge.parent), places.get(edge.child)];
-          return from && to && html`<${Edge} key=${i} edge=${edge} from=${from} to=${to} upright=${narrow} />`;
+          return from && to && html`<${Edge} key=${i} edge=${edge} from=${from} to=${to} upright=${narrow}
+            end=${narrow ? width : height} />`;
         })}
         ${[...places.values()].map((place) => html`
           <${Node} key=${place.node.id} place=${place} of=${lineage.of} narrow=${narrow} onArrow=${onArrow} />`)}
@@ -115,14 +129,16 @@ function EdgeTable({ lineage }) {
     return html`<a class="break" href=${href("inspect", "version", id, "lineage")}>${node.name}</a>`;
   };
   return html`
-    <section aria-label=${t("lineage.table")}><h2>${t("lineage.table")}</h2>
+    <section><h2>${t("lineage.table")}</h2>
       <div class="scroll" tabindex="0" role="region" aria-label=${t("lineage.table")}><table class="grid people">
         <thead><tr>${["child", "relation", "parent", "state", "why"].map((key) => html`
-          <th scope="col" key=${key} class=${key === "why" ? "wide-only" : ""}>${t(`lineage.${key}`)}</th>`)}
+          <th scope="col" key=${key} class=${WIDE_ONLY.includes(key) ? "wide-only" : ""}>${t(`lineage.${key}`)}</th>`)}
         </tr></thead>
         <tbody>${lineage.edges.map((edge) => html`
-          <tr><th scope="row" class="break">${name(edge.child)}</th><td>${t(`version.kind_${edge.relation}`)}</td>
-            <td class="break">${name(edge.parent)}</td>
+          <tr><th scope="row" class="break">${name(edge.child)}</th>
+            <td class="wide-only">${t(`version.kind_${edge.relation}`)}</td>
+            <td class="break"><span class="narrow-only fine">${t(`version.kind_${edge.relation}`)}</span>
+              ${name(edge.parent)}</td>
             <td><span class=${`chip ${LOOKS[edge.state]}`}><span aria-hidden="true">${SIGNS[edge.state]}</span>
               ${" "}${t(`lineage.${edge.state}`)}</span>
               ${edge.state !== "checked" && html`<span class="narrow-only fine">${edge.message}</span>`}</td>

@@ -49,7 +49,7 @@ function Sources({ sources, name }) {
             <th scope="row" class="break">${source.peer
               ? html`<a href=${href("network", "peer", source.peer.id)} title=${source.peer.words}>
                   ${source.peer.name}</a>` : sourceName(source)}
-              <span class="fine way">${t(`swarm.way_${source.kind}`)}</span></th>
+              <span class="fine by-way">${t(`swarm.way_${source.kind}`)}</span></th>
             <td class="num to-right">${rate(source.down_bytes_per_s)}</td>
             <td class="num to-right">${rate(source.up_bytes_per_s)}</td>
             <td class="num to-right wide-only">${bytes(source.downloaded)}</td>

@@ -116,8 +116,8 @@ function Stated({ detail }) {
     ["inspect.size", bytes(row.size), row.quantization],
   ];
   return html`
-    ${description && html`<p class="lead plain">${description}</p>`}
-    <dl class="figures">${figures.map(([name, value, hint]) => html`
+    ${description && html`<section><p class="lead plain">${description}</p></section>`}
+    <dl class="figures stated">${figures.map(([name, value, hint]) => html`
       <div key=${name}><dt>${t(name)}</dt><dd>${value}<small>${hint}</small></dd></div>`)}</dl>
     <dl class="facts">
       <dt>${t("version.kind")}</dt><dd>${t(`version.kind_${row.kind}`)}</dd>
@@ -141,7 +141,7 @@ function Stated({ detail }) {
     ${Object.keys(recipe).length > 0 && html`
       <section><h2>${t("version.recipe")}</h2>
         <${FactTable} facts=${recipe} label=${t("version.recipe")} /></section>`}
-    <section aria-label=${t("version.evaluations")}><h2>${t("version.evaluations")}</h2>
+    <section><h2>${t("version.evaluations")}</h2>
       <${Evaluations} detail=${detail} /></section>`;
 }
 
@@ -173,7 +173,7 @@ const holdingWords = (holder) => {
 
 /** @param {{detail: VersionDetail}} props */
 const Files = ({ detail }) => html`
-  <section aria-label=${t("version.holders")}><h2>${t("version.holders")}</h2>
+  <section><h2>${t("version.holders")}</h2>
     <p class="fine num">${holderWords(detail.row)}</p>
     <div class="scroll" tabindex="0" role="region" aria-label=${t("version.holders")}><table class="grid people">
       <thead><tr><th scope="col">${t("version.holder")}</th><th scope="col">${t("version.holding")}</th>
