@@ -19,6 +19,7 @@ from pares.inference.gguf import Header, Incomplete
 from pares.store.database import Database
 from pares.store.events import Events
 from pares.store.pulls import VERSION, PullRecord, PullTable
+from pares.swarm.front import look_at_front
 from pares.swarm.holders import Holders, fetch_layer
 from pares.swarm.job import Job
 from pares.swarm.members import CircleFacts, Reply
@@ -27,7 +28,6 @@ from pares.swarm.names import clean_name
 from pares.swarm.seeking import Seeker
 from pares.swarm.slots import Slots
 from pares.swarm.sources import name_of_version
-from pares.swarm.swarming import look_at_front
 from pares.transport.link import Connection
 from pares.transport.torrents import Swarming, TorrentSource
 from pares.wire.messages import Held, Offer, PieceHashes, Pieces
@@ -132,6 +132,13 @@ async def test_a_holder_is_tried_at_all_its_addresses_once() -> None:
     members.found = [circle({ANN: offer(port=4001)})]
     await look.look()
     assert session.connected[2:] == ["192.0.2.1:4001", "[2001:db8::1]:4001"], "it started again, with another port"
+
+
+def test_no_member_makes_this_node_knock_at_anything() -> None:
+    where = {ANN: ["not an address", "224.0.0.1", "0.0.0.0", "192.0.2.1"]}
+    for port, dialled in ((22, ()), (4000, ("192.0.2.1:4000",))):
+        holders = Holders(Members([circle({ANN: offer(port=port)})], where=where))
+        assert holders.addresses(ANN) == dialled
 
 
 async def test_who_is_not_reached_directly_is_tried_through_the_circle() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pares.errors import RemoteError
 from pares.swarm.members import CircleFacts, Members
 from pares.swarm.merkle import HASH, is_layer, pieces
+from pares.transport.link import may_dial
 from pares.wire.messages import Offer, PieceHashes, Pieces
 from pares.wire.signing import PeerId
 
@@ -42,16 +43,12 @@ class Holders:
         return any(circle.open and circle.internet for circle, _, _ in self._offering(versions))
 
     def addresses(self, peer: PeerId) -> tuple[str, ...]:
-        """Where a peer's BitTorrent session may listen."""
-        ports = {
-            offer.bulk_port
-            for circle in self.members.circles()
-            if (offer := circle.offers.get(peer)) and offer.bulk_port
-        }
-        hosts = self.members.hosts(peer)
-        return tuple(
-            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for port in sorted(ports) for host in hosts
-        )
+        """Where a peer's BitTorrent session may listen, as far as one dials there on somebody's word."""
+        offers = [offer for circle in self.members.circles() if (offer := circle.offers.get(peer))]
+        ports = sorted({offer.bulk_port for offer in offers if offer.bulk_port})
+        written = [f"[{host}]" if ":" in host else host for host in self.members.hosts(peer)]
+        found = (f"{host}:{port}" for port in ports for host in written)
+        return tuple(address for address in found if may_dial(address, local=True))
 
     def absence(self, versions: frozenset[bytes], name: str) -> str:
         """Why nothing comes, for people."""

@@ -26,24 +26,22 @@ from pares.errors import (
     RemoteError,
     VerificationFailed,
 )
-from pares.inference.gguf import MAX_HEADER_BYTES, Incomplete, parse_header
+from pares.inference.gguf import MAX_HEADER_BYTES, Incomplete
 from pares.inference.header import Header
 from pares.store.content import FileRecord
 from pares.store.database import now
 from pares.swarm.coverage import Runs, bytes_in, covers, everything, union
 from pares.swarm.disk import free_bytes, in_thread, used_bytes
-from pares.swarm.files import Files
-from pares.swarm.formats import HEAD_BYTES, refuse_other_formats
+from pares.swarm.files import Files, trouble
+from pares.swarm.front import look_at_front, require_truth
 from pares.swarm.holders import Holders, fetch_layer
 from pares.swarm.members import Members
 from pares.swarm.merkle import pieces
 from pares.swarm.predicate import File, Version
 from pares.swarm.ranges import Part, header_pieces, part_pieces
 from pares.swarm.room import claim, require_room
-from pares.swarm.safetensors import parse_tensors
 from pares.swarm.seeking import Seeker, Ways
 from pares.swarm.settings import Settings
-from pares.swarm.version import check_header
 from pares.transport.torrents import FILE_BYTES, Swarming, Torrent, Torrents
 from pares.wire.signing import PeerId
 
@@ -222,7 +220,10 @@ class _Fetch:
         owner = self._owner
         self._record = await owner.files.get(self._root) or self._record
         if self._record.pieces is None:
-            return self._record
+            if not trouble(self._record):
+                return self._record
+            # A whole file that was taken away: it is fetched into the store.
+            self._record = msgspec.structs.replace(self._record, path=str(self._path), linked=False, pieces=())
         if self._record.pieces and not self._path.exists():
             raise NotFound(
                 f"What was fetched of {self._wanted.name} is not at {self._path} any more.",
@@ -286,13 +287,7 @@ class _Fetch:
                 raise BrokenModelFile(f"{self._file.name} ends inside of its header.", hint="Take another version.")
             front = max(header.at_least, 2 * front)
         if header is not None and version is not None:
-            # Of the licence a publisher may know better than the header; people are shown both.
-            wrong = [each for each in check_header(version, header) if not each.startswith("Licence:")]
-            if wrong:
-                raise VerificationFailed(
-                    f"{self._wanted.name} is not what its publisher says. {wrong[0]}",
-                    hint="It was thrown away. Take another version.",
-                )
+            require_truth(version, header, self._wanted.name)
         return header
 
     async def _check_whole(self) -> None:
@@ -422,20 +417,3 @@ def _raise_failure(status: Swarming, name: str) -> None:
     kinds: dict[str, type[LocalError]] = {each.code: each for each in (DiskFull, NotFound, VerificationFailed)}
     hint = "Free some space; the download goes on from there." if status.code == DiskFull.code else "Try again."
     raise kinds.get(status.code, LocalError)(f"{name} cannot be fetched: {status.error}", hint=hint)
-
-
-def look_at_front(path: Path, front: int, size: int, name: str) -> Header | Incomplete | None:
-    """The header in the first bytes of a file of `size` bytes, parsed within bounds; None for safetensors. Blocking.
-
-    Raises BrokenModelFile; NotSupported for what is neither.
-    """
-    with path.open("rb") as file:
-        data = file.read(front)
-    if data[8:9] == b"{":
-        end = 8 + int.from_bytes(data[:8], "little")
-        if len(data) < end <= size:
-            return Incomplete(end)
-        parse_tensors(data[8:end], size)
-        return None
-    refuse_other_formats(data[:HEAD_BYTES], name)
-    return parse_header(data, size)
