@@ -418,7 +418,7 @@ def test_diff_draws_a_bar_per_layer_and_names_what_changed(
 
 
 def test_a_pull_asks_for_a_part_a_place_in_the_queue_and_a_limit(node: ScriptedNode, pares: Call) -> None:
-    node.script["POST /pulls"] = pull("done")
+    node.script["POST /pulls"] = pull("done", priority=2, limit_bytes_per_s=2_000_000)
     pares("pull", "smol", "--layers", "10-20+head", "--priority", "high", "--limit", "2MB", "--accept-licence")
     assert node.asked("POST /pulls") == [
         msgspec.to_builtins(
@@ -427,6 +427,16 @@ def test_a_pull_asks_for_a_part_a_place_in_the_queue_and_a_limit(node: ScriptedN
             )
         )
     ]
+
+
+def test_asking_again_changes_the_priority_and_the_limit_that_were_given(node: ScriptedNode, pares: Call) -> None:
+    node.script["POST /pulls"] = pull("fetching", priority=0, limit_bytes_per_s=5)
+    node.script["PATCH /pulls/p1"] = pull("done", priority=2, limit_bytes_per_s=5)
+    assert pares("pull", "smol", "--priority", "high").code == 0
+    assert node.asked("PATCH /pulls/p1") == [{"priority": 2}]
+    node.script["POST /pulls"] = pull("done", priority=0, limit_bytes_per_s=5)
+    assert pares("pull", "smol").code == 0
+    assert len(node.asked("PATCH /pulls/p1")) == 1
 
 
 def needs_consent(node: ScriptedNode, text: str) -> None:

@@ -261,6 +261,18 @@ async def test_the_session_can_tell_whose_tunnel_a_connection_comes_from() -> No
         abort((reader, writer))
 
 
+async def test_a_node_that_stops_at_once_leaves_nothing_behind() -> None:
+    for _ in range(10):
+        async with pair() as (a, b):
+            connection = await a.enter(b)
+            connection[1].write(b"!")
+            link = await a.connect(b.id)
+            stream = await link.open()
+            await stream.send(b"!")
+        await closed(connection[0])
+        abort(connection)
+
+
 async def test_a_reader_that_does_not_read_stops_the_sender() -> None:
     async with pair(deaf) as (a, b):
         connection = await a.enter(b)

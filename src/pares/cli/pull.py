@@ -11,7 +11,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 import typer
 
-from pares.api.schemas import PullPlan, PullRequest, PullStatus
+from pares.api.schemas import PullChange, PullPlan, PullRequest, PullStatus
 from pares.cli.client import Client, error_of, quote
 from pares.cli.complete import version_names
 from pares.cli.connect import run
@@ -26,6 +26,7 @@ LICENCE_LINES = 20
 
 Priority = Literal["low", "normal", "high"]
 PRIORITIES = get_args(Priority)
+UNCHANGED = PullChange()
 
 
 def pull(
@@ -45,7 +46,9 @@ def pull(
         typer.Option("--layers", metavar="A-B", help="Only a part: layers A to before B, A-B+head, head, or header."),
     ] = "",
     accept_licence: Annotated[bool, typer.Option("--accept-licence", help="You agree to its licence.")] = False,
-    priority: Annotated[Priority, typer.Option("--priority", help="Beside other downloads.")] = "normal",
+    priority: Annotated[
+        Priority | None, typer.Option("--priority", help="Beside other downloads; normal if not said.")
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option("--limit", parser=bytes_per_second, metavar="RATE", help="Bytes per second at most: 2MB."),
@@ -54,23 +57,25 @@ def pull(
     """Fetch a model; goes on where it was interrupted.
 
     Looks for room on the disk before the first byte, and compares the hash after the last. From a circle it comes from
-    all members who have it at once, and its licence is shown once.
+    all members who have it at once, and its licence is shown once. Priority and limit of a download that has begun are
+    changed by asking for it again.
     """
     request = PullRequest(
         source=source,
         name=name,
         layers=layers,
         accept_licence=accept_licence,
-        priority=PRIORITIES.index(priority),
+        priority=PRIORITIES.index(priority or "normal"),
         limit_bytes_per_s=limit or 0,
     )
+    change = PullChange(None if priority is None else request.priority, limit)
 
     async def work(node: Client, out: Terminal) -> int:
         if dry_run:
             plan = await plan_of(node, request)
             out.result(plan, _plan_text(plan))
             return 0 if plan.fits_disk else 4
-        await fetch(node, out, request)
+        await fetch(node, out, request, change)
         return 0
 
     run(ctx, work)
@@ -81,9 +86,12 @@ async def plan_of(node: Client, request: PullRequest) -> PullPlan:
     return await node.post("/pulls", PullPlan, _ready(request, dry_run=True))
 
 
-async def fetch(node: Client, out: Terminal, request: PullRequest, *, quietly: bool = False) -> PullStatus:
+async def fetch(
+    node: Client, out: Terminal, request: PullRequest, change: PullChange = UNCHANGED, *, quietly: bool = False
+) -> PullStatus:
     """Pull, show how far it is, and return when it is done. Cancelled: paused, and what is there stays.
 
+    `change`: also where it has begun already.
     Raises LicenceNotAccepted if nobody could be asked, or did not agree.
     """
     import asyncio
@@ -94,6 +102,11 @@ async def fetch(node: Client, out: Terminal, request: PullRequest, *, quietly: b
     except LicenceNotAccepted:
         await _ask_for_licence(node, out, request)
         status = await node.post("/pulls", PullStatus, _ready(request, accept_licence=True))
+    if change != UNCHANGED and (status.priority, status.limit_bytes_per_s) != (
+        request.priority,
+        request.limit_bytes_per_s,
+    ):
+        status = await node.patch(f"/pulls/{quote(status.id)}", PullStatus, change)
     try:
         with _display(out, quietly=quietly) as display:
             async with aclosing(_follow(node, status)) as steps:

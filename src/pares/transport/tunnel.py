@@ -129,6 +129,9 @@ class Tunnels:
                 writer.transport.abort()
 
         server = await asyncio.start_server(connected, HOST, 0, limit=CHUNK // 2)
+        if self._stopping:
+            server.close()
+            raise Unreachable("The node is stopping.")
         self._entrances[peer] = _Entrance(server, server.sockets[0].getsockname()[1])
 
     def _await_use(self, peer: PeerId) -> None:
@@ -168,8 +171,9 @@ class Tunnels:
             carried[peer] -= 1
             if not carried[peer]:
                 del carried[peer]
-            if task.cancelled():
-                give_up()  # it may not even have begun
+            if task.cancelled():  # perhaps before it had begun
+                work.close()
+                give_up()
             elif carried is self._entered:
                 self._await_use(peer)
 
