@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
@@ -84,7 +84,7 @@ class ScriptedCommons:
         self.now = QUIET
         self.shares: list[ShareRequest] = []
         self.refusal: ParesError | None = None
-        """What the next share, or stop of it, ends with."""
+        """What the next share, stop of it, or removal of a model, ends with."""
 
     # What the API asks
 
@@ -151,6 +151,17 @@ class ScriptedCommons:
 
     async def verify(self, model: str) -> VersionDetail:
         return next(each for each in self.details.values() if each.row.model == model)
+
+    async def before_removing(self, model: str, *, force: bool) -> Callable[[], Awaitable[None]]:
+        if not force:
+            self._refuse()
+
+        async def gone() -> None:
+            for detail in list(self.details.values()):
+                if detail.row.model == model:
+                    self.changes(detail.row.id, model="", here="no", shared=())
+
+        return gone
 
     async def swarm(self) -> Swarm:
         return self.now

@@ -205,6 +205,23 @@ def test_a_model_is_shared_and_no_longer_and_the_last_copy_is_asked_for(
     watch.forgive("409")
 
 
+def test_the_last_copy_is_not_removed_without_insisting(
+    page: Page, node: PageNode, circle: str, watch: Watch, talker: Path
+) -> None:
+    node.stir(lambda world: world.offers("talker", by="desk", model="talker", here="whole", shared=(circle,)))
+    node.stir(lambda world: setattr(world, "refusal", Conflict("home has no other copy of it.", hint="Wait for one.")))
+    page.goto(f"{node.url}/#/models")
+    page.get_by_role("button", name="More for").click()
+    page.get_by_role("menuitem", name="Delete").click()
+    dialog = page.get_by_role("dialog", name="Remove talker?")
+    dialog.get_by_role("button", name="Take off the list").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("home has no other copy of it.")
+    dialog.get_by_role("button", name="Remove all the same").click()
+    expect(page.get_by_text("There are no models on this PC yet.")).to_be_visible()
+    assert talker.exists()
+    watch.forgive("409")
+
+
 def test_a_version_tells_who_signed_it_and_what_was_checked(offered: Page, node: PageNode, circle: str) -> None:
     version = node.stir(lambda world: world.offers("smol", circles=[circle], model="talker", here="whole"))
     wrong = Finding(what="files", ok=False, message="Piece 12 is not what it should be.")

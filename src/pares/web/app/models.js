@@ -76,6 +76,7 @@ const More = ({ row, version, onAsk, run }) => html`
 function Item({ row }) {
   const { busy, error, run } = useAction();
   const [asking, setAsking] = useState(/** @type {Asking} */ (""));
+  const [insist, setInsist] = useState(false);
   const version = versionOfModel(row.name);
   const loaded = loadedModel(row.name);
   const usable = !row.missing && !row.broken && row.kind !== "adapter";
@@ -85,9 +86,17 @@ function Item({ row }) {
     go("chat");
   };
   const remove = async () => {
-    const { bytes_freed: freed } = await call("DELETE", `/models/${part(row.name)}`);
+    const { bytes_freed: freed } = await call("DELETE", `/models/${part(row.name)}${insist ? "?force=1" : ""}`)
+      .catch((fault) => {
+        setInsist(fault.status === 409); // others rely on it: the node says who, and one may insist
+        throw fault;
+      });
     await fetchModels();
     tell(t(row.linked ? "models.unlinked" : "models.deleted", { name: row.name, size: bytes(freed) }));
+  };
+  const unask = () => {
+    setAsking("");
+    setInsist(false);
   };
   const facts = [
     row.architecture, row.parameters ? t("models.parameters", { n: parameters(row.parameters) }) : "",
@@ -124,8 +133,9 @@ function Item({ row }) {
       ${asking === "stop" && version && html`
         <${StopSharing} version=${version} onClose=${() => setAsking("")} />`}
       ${asking === "delete" && html`
-        <${Confirm} title=${t("models.delete_title", { name: row.name })} onClose=${() => setAsking("")}
-          action=${t(row.linked ? "models.unlink" : "models.delete")} onConfirm=${remove}>
+        <${Confirm} title=${t("models.delete_title", { name: row.name })} onClose=${unask}
+          action=${t(insist ? "share.remove_anyway" : row.linked ? "models.unlink" : "models.delete")}
+          onConfirm=${remove}>
           <p>${t(row.linked ? "models.unlink_text" : "models.delete_text", { size: bytes(row.size) })}</p><//>`}
     </li>`;
 }

@@ -52,7 +52,7 @@ const STRINGS = {
     done: "{name} is shared in {circles}.", shared: "shared in {circles}", stop: "Stop sharing",
     stop_title: "Stop sharing {name}?",
     stop_text: "This node gives it away no more. The file stays here, whoever has it keeps it, and its statement stays true.",
-    stop_anyway: "Stop all the same", stopped: "{name} is no longer shared.",
+    stop_anyway: "Stop all the same", remove_anyway: "Remove all the same", stopped: "{name} is no longer shared.",
   },
   swarm: {
     tab: "Swarm", asking: "Asking what is given and taken.", given: "Given", received: "Taken", now: "{rate} now",
