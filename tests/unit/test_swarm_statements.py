@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +34,7 @@ from pares.wire import messages
 from pares.wire.framing import MESSAGE_BYTES
 from pares.wire.messages import HASHES, STATEMENT_BYTES, Fetch, Held, Offer, PieceHashes, Pieces, Refused
 from pares.wire.signing import PeerId
+from statements import dsse
 
 ANNA, BEN, EVE = person(0), person(1), person(2)
 Speaker = Callable[[Fetch], Awaitable[messages.Statements]]
@@ -203,6 +206,23 @@ async def test_who_sends_something_false_is_dropped_and_another_asked(tmp_path: 
         members.tell({EVE.id: telling(lynx)})
         await here.fetch()
         assert here.get(digest_of(lynx)), "it has another chance"
+
+
+async def test_a_statement_of_a_kind_that_is_not_known_here_is_no_fault(tmp_path: Path) -> None:
+    payload = rfc8785.dumps({"_type": "https://in-toto.io/Statement/v1", "predicateType": "pares://version/v2"})
+    newer, owl = dsse(BEN, payload), version(BEN)
+    mine = {hashlib.sha256(payload).digest(): newer, digest_of(owl): owl}
+
+    async def speak(request: Fetch) -> messages.Statements:
+        return messages.Statements(envelopes=[mine[digest] for digest in request.digests])
+
+    members = Script(speakers={EVE.id: speak})
+    unknown = Held(version=hashlib.sha256(payload).digest())
+    offer = telling(owl)
+    members.tell({EVE.id: msgspec.structs.replace(offer, holds=[*offer.holds, unknown])})
+    async with table(tmp_path, members) as here:
+        await here.fetch()
+        assert ([opened.digest for opened in here.versions()], members.punished) == ([digest_of(owl)], [])
 
 
 async def test_what_one_does_not_have_is_asked_of_another_who_tells_it(tmp_path: Path) -> None:

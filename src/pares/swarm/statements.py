@@ -15,7 +15,7 @@ from pares.store.versions import StatementRecord, VersionTables
 from pares.swarm.fetching import Fetching
 from pares.swarm.members import CircleFacts, Members
 from pares.swarm.predicate import File, Version
-from pares.swarm.version import Opened, open_statement
+from pares.swarm.version import Opened, UnknownKind, open_statement
 from pares.swarm.wanted import ALL, told_in, wanted
 from pares.transport.bucket import Bucket
 from pares.transport.link import Connection, Stream
@@ -138,7 +138,11 @@ class Statements:
         """Keep what a member sent, if it is exactly what it was asked for. Raises ProtocolError."""
         found: dict[bytes, _Kept] = {}
         for envelope in envelopes:
-            opened = open_statement(envelope)
+            try:
+                opened = open_statement(envelope)
+            except UnknownKind as error:
+                log.debug("statement.unknown", extra={"reason": error.message})
+                continue
             if opened.digest not in asked or opened.digest in found:
                 raise ProtocolError(f"{peer.hex()[:8]} sent a statement that it was not asked for.")
             found[opened.digest] = _Kept(opened, envelope)

@@ -19,8 +19,11 @@ from pares.errors import BadRequest
 from pares.inference.header import Header
 from pares.swarm.licences import said_by
 from pares.swarm.predicate import (
+    ENDORSEMENT_TYPE,
     MAX_PARENTS,
+    REVOCATION_TYPE,
     STATEMENT_TYPE,
+    VERSION_TYPE,
     Architecture,
     Data,
     Endorsement,
@@ -55,6 +58,13 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_DEPTH = 32
 """Objects and lists inside of each other in a statement, at most."""
 UNQUANTIZED = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+class UnknownKind(ProtocolError):
+    """A sound envelope of something newer, or of somebody else's: no fault of who passes it on."""
+
+
+_TYPES = frozenset((VERSION_TYPE, ENDORSEMENT_TYPE, REVOCATION_TYPE))
 
 
 class Opened(NamedTuple):
@@ -288,6 +298,8 @@ def _statement(payload: bytes) -> Statement:
             raise ProtocolError(f"A statement is nested deeper than {MAX_DEPTH} levels.")
         if rfc8785.dumps(value) != payload:
             raise ProtocolError("A statement is not in its canonical form.")
+        if isinstance(value, dict) and isinstance(kind := value.get("predicateType"), str) and kind not in _TYPES:
+            raise UnknownKind("A statement is of a kind that this version of Pares does not know.")
         return msgspec.convert(value, Statement)  # type: ignore[no-any-return]  # a union converts as well
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"A statement could not be read: {error}") from error
