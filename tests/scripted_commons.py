@@ -150,7 +150,8 @@ class ScriptedCommons:
         return self.says(detail.row.id, "revocation" if mine else "warning", self.me.name, text)
 
     async def verify(self, model: str) -> VersionDetail:
-        return next(each for each in self.details.values() if each.row.model == model)
+        here = next((each for each in self.details.values() if each.row.model == model), None)
+        return here or await self.version(model)
 
     async def before_removing(self, model: str, *, force: bool) -> Callable[[], Awaitable[None]]:
         if not force:
