@@ -98,7 +98,13 @@ class Keeper:
         log.info("swarm.keeping", extra={"version": digest.hex()[:16], "model": version.name})
         files = self._sharing.library.files
         for file in version.files:
-            record = await self._fetch.fetch(Wanted(name=version.name, file=file, versions=frozenset((digest,))))
+            wanted = Wanted(
+                name=version.name,
+                file=file,
+                versions=frozenset((digest,)),
+                version=version if len(version.files) == 1 else None,
+            )
+            record = await self._fetch.fetch(wanted)
             await files.put(replace(record, keeper=True))
             self._kept |= {record.root}
         await self._sharing.give_away(digest, self._fetch.holders.circles(frozenset((digest,))))

@@ -239,7 +239,7 @@ class Sharing:
         for root, torrent in wanted.items():
             if self._is_fetched(root):
                 self._seeding.pop(root, None)
-            elif self._seeding.get(root) != torrent:
+            elif self._seeding.get(root) != torrent or self._torrents.get(root) is None:
                 self._seeding[root] = torrent
                 self._torrents.add(torrent)
             elif root in sound and (told := self._torrents.get(root)) and told.state == "failed":
