@@ -71,7 +71,9 @@ SHARES = (
     "Whether it is there, its version, and how much memory the machine has.",
 )
 SHARES_OPEN = "It is a commons: its members are strangers to you, and anybody who has the link can join."
-SHARES_NOT = "Your conversations and files are not shared; of your models, only those that you share or fetch in a circle."
+SHARES_NOT = (
+    "Your conversations and files are not shared; of your models, only those that you share or fetch in a circle."
+)
 
 
 class Network:
@@ -249,7 +251,9 @@ class Network:
     async def create(self, request: told.CircleRequest) -> told.Circle:
         self._must_be_online("make a circle")
         return self._circle_told(
-            await self.circles_here.create(request.name, open_=request.open, internet=request.internet)
+            await self.circles_here.create(
+                request.name, open_=request.open, internet=request.internet, copies=request.copies
+            )
         )
 
     async def rename(self, circle: str, name: str) -> told.Circle:
@@ -367,6 +371,7 @@ class Network:
             role="founder" if founder else mine.role if mine else "guest",
             open=membership.charter.open,
             internet=membership.charter.internet,
+            copies=membership.charter.copies,
             founder=self.who(membership.founder),
             members=len(members),
             online=sum(peer in members for peer in self.online()),

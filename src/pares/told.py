@@ -128,6 +128,11 @@ class CommonsTold:
     async def verify(self, model: str) -> told.VersionDetail:
         commons = self._commons
         row = commons.offered().find(model)
+        if row.id not in commons.sharing.here:
+            raise NotFound(
+                f"{row.version.name} is not here; only its statement is, and that is signed as it should be.",
+                hint=f"Fetch it with `pares pull {row.version.name}`.",
+            )
         for file in row.version.files:
             await commons.library.files.verify(bytes.fromhex(file.root))
         detail = await self._detail(row)

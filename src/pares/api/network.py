@@ -50,6 +50,8 @@ class Circle(msgspec.Struct, frozen=True, kw_only=True):
     """A commons: whoever has the link belongs."""
     internet: bool
     """Members may be looked up in the public DHT."""
+    copies: int = 2
+    """Members with room keep a version that fewer than so many hold."""
     founder: Who
     members: int
     online: int

@@ -159,7 +159,7 @@ class Graph:
 
     def _judged(self, child: Version, parent: str, stated: Parent) -> tuple[State, str]:
         if stated.version is None:
-            return "stated", f"{child.publisher[:8]} says so, in words; nobody signed what is meant."
+            return "stated", "Its publisher says so, in words; nobody signed what is meant."
         known = self._versions.get(parent)
         if known is None and (kind := self._kinds.get(parent)):
             return "wrong", f"What it names as its parent is no version, but of the kind {kind}."
@@ -169,7 +169,7 @@ class Graph:
             return "wrong", problem
         if revoked := self._revoked(known.opened):
             return "revoked", revoked
-        return "checked", f"The parent's statement is here, signed by {known.version.publisher[:8]}, and agrees."
+        return "checked", "The parent's statement is here, signed by its publisher, and agrees."
 
 
 def node_id(parent: Parent) -> str:

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from pares.errors import BadRequest, BrokenModelFile, Conflict, NotFound, VerificationFailed
 from pares.inference.gguf import read_header
 from pares.store.content import FileRecord
@@ -308,6 +310,10 @@ class Sharing:
             data=said.data,
             recipe=said.recipe,
         )
+        for before in self.versions_of(record.root.hex()):
+            said_before = before.predicate
+            if isinstance(said_before, Version) and replace(made, created=said_before.created) == said_before:
+                return before  # said the same already
         return await self.statements.add(version.sign_version(self.identity, made))
 
 
