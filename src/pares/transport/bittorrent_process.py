@@ -271,10 +271,11 @@ class BitTorrent:
     def _begin(self) -> None:
         settings = self.settings
         self._opened = True
+        port = self.port or _free_port(settings.addresses[0])
         hosts = [f"[{address}]" if ":" in address else address for address in settings.addresses]
         self.send(
             pipe.Open(
-                ",".join(f"{host}:{self.port}" for host in hosts),
+                ",".join(f"{host}:{port}" for host in hosts),
                 ",".join(settings.bootstrap),
                 str(settings.state),
                 settings.dht,
@@ -342,6 +343,16 @@ class BitTorrent:
                 waiting.ended = True
         if waiting.ended or waiting.best is not None:
             waiting.heard.set()
+
+
+def _free_port(address: str) -> int:
+    """A port that is free now. libtorrent by itself would take another one on each interface of the machine."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return 0
+        return int(probe.getsockname()[1])
 
 
 def _check_salt(salt: bytes) -> None:
