@@ -1,0 +1,64 @@
+"""Models spread where no BitTorrent connection gets through: over the circle's own connections, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_commons import circle_of, done, pull, sha256_of
+from test_commons_faults import hash_of, shared, torrent
+from test_nat import three
+
+from netns import NatKind, two_homes
+from nodes import Node, all_online, until
+from tiny import tiny_llama
+
+REACHED_S = 25.0
+PULLED_S = 40.0
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """12 MB."""
+    return tiny_llama(tmp_path / "far.gguf", layers=6, embedding=256, ffn=1024, dtype="F16")
+
+
+@pytest.mark.parametrize(("kind", "path"), [("independent", "direct"), ("symmetric", "relayed")])
+def test_a_member_behind_a_nat_pulls_from_one_behind_another_over_the_circles_own_connection(
+    tmp_path: Path, weights: Path, kind: NatKind, path: str
+) -> None:
+    with (
+        two_homes(kind, kind) as homes,
+        three(tmp_path, homes, relay_enabled=kind == "symmetric") as (public, first, second),
+    ):
+        until(all_online(public, first, second), REACHED_S)
+        until(lambda: second.path("first") == path, REACHED_S)
+        version = shared(weights, first, second)
+        assert pulled_by_tunnel(second, version) == {"first"}
+        assert sha256_of(second, weights.stem) == hash_of(weights)
+
+
+def test_where_plain_connections_are_switched_off_the_circles_own_carry_everything(
+    tmp_path: Path, weights: Path
+) -> None:
+    with circle_of(tmp_path, "A", "B", swarm_direct=False, swarm_upload_limit=6_000_000) as (a, b):
+        version = shared(weights, a, b)
+        assert pulled_by_tunnel(b, version) == {"A"}
+        assert sha256_of(b, weights.stem) == hash_of(weights)
+
+
+def pulled_by_tunnel(by: Node, version: str) -> set[str]:
+    """Pull it; who sent, all of them through tunnels."""
+    begun = pull(by, version)
+    senders = set()
+
+    def over() -> bool:
+        for row in by.call("GET", "/swarm")["torrents"]:
+            for source in row["sources"]:
+                assert source["kind"] == "tunnel", source
+                senders.add(source["peer"]["name"])
+        return done(by, begun)
+
+    until(over, PULLED_S)
+    assert torrent(by, version)["downloaded"] > 0
+    return senders
