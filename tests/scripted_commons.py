@@ -287,7 +287,7 @@ class ScriptedCommons:
         """The swarm stands otherwise; torrents take the place of those with the same root."""
         rows = {torrent.root: torrent for torrent in (*self.now.torrents, *torrents)}
         self.now = msgspec.structs.replace(self.now, torrents=tuple(rows.values()), **facts)
-        self._events.publish("swarm", msgspec.to_builtins(self.now))
+        self._events.publish("swarm", {})
 
     def samples_as(self, model: str, tensor: str, **facts: Any) -> None:  # noqa: ANN401 (fields of TensorStatistics)
         """What looking at the weights of a tensor finds."""

@@ -15,12 +15,22 @@ export const versions = signal(null);
 export const swarm = signal(null);
 /** Grows with every change of a version, also of what only its own page shows. */
 export const turns = signal(0);
-/** When the swarm was last told of by an event, in milliseconds. */
+/** How many look at the swarm: while nobody does, nothing is asked when it moves. */
+let looking = 0;
+/** When the swarm was last told to move, in milliseconds. */
 let heard = 0;
 
 export const fetchVersions = fetcher(["versions"], () => call("GET", "/versions"),
   (answer) => (versions.value = answer.versions));
 export const fetchSwarm = fetcher(["swarm"], () => call("GET", "/swarm"), (answer) => (swarm.value = answer));
+
+/** Follow the swarm as it moves, until what is returned is called. */
+export function followSwarm() {
+  looking += 1;
+  return () => {
+    looking -= 1;
+  };
+}
 
 /** Whether events have told of it in so many milliseconds. @param {number} span */
 export const isFresh = (span) => Date.now() - heard < span;
@@ -42,11 +52,11 @@ const handlers = {
   circles: changed,
   up: () => {
     changed();
-    if (swarm.value) again(fetchSwarm);
+    if (looking) again(fetchSwarm);
   },
-  swarm: (/** @type {Swarm} */ data) => {
+  swarm: () => {
     heard = Date.now();
-    swarm.value = data;
+    if (looking) again(fetchSwarm);
   },
 };
 

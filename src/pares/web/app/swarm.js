@@ -3,7 +3,7 @@
 import { html, useEffect, useId, useState } from "../vendor/preact.js";
 import { announce } from "./announce.js";
 import { call } from "./api.js";
-import { fetchSwarm, isFresh, swarm, versionOf } from "./commons_state.js";
+import { fetchSwarm, followSwarm, isFresh, swarm, versionOf } from "./commons_state.js";
 import { PullControls, limitOf, limitText } from "./downloads.js";
 import { bytes, decimal, percent } from "./format.js";
 import { PieceMap } from "./piece_map.js";
@@ -147,11 +147,15 @@ const Totals = ({ now }) => html`
 export function SwarmView() {
   const { error, again } = useFetched("swarm", fetchSwarm);
   useEffect(() => {
+    const leave = followSwarm();
     const timer = setInterval(() => {
       // Events tell of it while something moves; asking is for what moves without them, and only while one looks.
       if (!document.hidden && !isFresh(POLL_MS)) fetchSwarm().catch(() => {});
     }, POLL_MS);
-    return () => clearInterval(timer);
+    return () => {
+      clearInterval(timer);
+      leave();
+    };
   }, []);
   const now = swarm.value;
   if (error && !now) {
