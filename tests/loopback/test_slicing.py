@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGUFReader, GGUFWriter
 from numpy.typing import NDArray
 
 from pares.errors import NotFound
+from pares.inference.architectures import ARCHITECTURES
 from pares.inference.gguf import Header, read_header
 from pares.inference.llama import Context, Weights
 from pares.inference.slices import plan_head, plan_stage
@@ -20,7 +20,7 @@ from pares.inference.slicing import write_slice
 from pares.swarm.coverage import Runs, bytes_in, runs
 from pares.swarm.merkle import piece_length
 from pares.swarm.ranges import Part, part_pieces
-from tiny import tiny_gemma3, tiny_llama
+from tiny_architectures import MODELS
 
 Floats = NDArray[np.float32]
 
@@ -81,41 +81,16 @@ def test_gemma_in_stages_gives_the_whole_models_logits(gemma: Path, tmp_path: Pa
     assert_the_whole_in_parts(gemma, [(9,), (5, 6, 14)], tmp_path)
 
 
-def with_rope_factors(source: Path, target: Path) -> Path:
-    """The same model with a tensor of no layer that all layers read, as Llama 3 has."""
-    reader = GGUFReader(source)
-    writer = GGUFWriter(target, "llama")
-    for key, field in reader.fields.items():
-        if not key.startswith("GGUF.") and key != "general.architecture":
-            kinds = field.types
-            writer.add_key_value(key, field.contents(), kinds[0], kinds[-1] if len(kinds) > 1 else None)
-    factors = np.linspace(1, 40, read_header(source).fact("rope.dimension_count") // 2, dtype=np.float32)
-    writer.add_tensor("rope_freqs.weight", factors)
-    for each in reader.tensors:
-        writer.add_tensor(each.name, each.data, raw_dtype=each.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return target
-
-
-RANDOM: dict[str, tuple[Callable[[Path], Path], list[tuple[int, ...]]]] = {
-    "llama": (lambda path: tiny_llama(path, layers=5), [(2,), (1, 2, 3, 4)]),
-    "llama, tied, Q4_0": (lambda path: tiny_llama(path, layers=5, tied=True, dtype="Q4_0"), [(2,)]),
-    "llama, experts": (lambda path: tiny_llama(path, layers=4, experts=8, dtype="Q8_0"), [(1, 3)]),
-    "llama, factors": (
-        lambda path: with_rope_factors(tiny_llama(path.with_suffix(".plain"), layers=4, context=8192), path),
-        [(1, 3)],
-    ),
-    "gemma3, beyond its window": (lambda path: tiny_gemma3(path, layers=14, window=24), [(7,), (5, 6, 11, 12, 13)]),
-}
-
-
-@pytest.mark.parametrize("kind", RANDOM)
+@pytest.mark.parametrize("kind", MODELS)
 def test_models_of_random_weights_in_stages_give_the_whole_models_logits(kind: str, tmp_path: Path) -> None:
-    make, several_cuts = RANDOM[kind]
-    assert_the_whole_in_parts(make(tmp_path / "model.gguf"), several_cuts, tmp_path)
+    """Cut in the middle, and into single layers of every kind."""
+    model = MODELS[kind](tmp_path / "model.gguf")
+    layers = read_header(model).block_count
+    assert_the_whole_in_parts(model, [(layers // 2,), (1, *range(layers - 3, layers))], tmp_path)
+
+
+def test_no_architecture_is_called_proven_without_a_proof_here() -> None:
+    assert {kind.split(",")[0] for kind in MODELS} == set(ARCHITECTURES)
 
 
 def only(model: Path, pieces: Runs, target: Path) -> Runs:

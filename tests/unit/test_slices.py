@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -19,7 +20,7 @@ from pares.errors import BadRequest, BrokenModelFile, DiskFull, NotFound, NotSup
 from pares.inference.gguf import GGUFArray, Header, check_loadable, parse_header, read_header
 from pares.inference.slices import DUMMY_VOCABULARY, SHARED_BLOCK, Slice, parts_of, plan_head, plan_stage
 from pares.inference.slicing import write_slice
-from raw_gguf import BOOL, F32, STRING, UINT32, array, pair, table, tensor, text, u32, whole
+from raw_gguf import BOOL, F32, FLOAT32, STRING, UINT32, array, pair, table, tensor, text, u32, whole
 from tiny import tiny_gemma3, tiny_llama, tiny_lora, tiny_mamba
 
 
@@ -172,6 +173,37 @@ def test_a_number_of_layers_that_decides_how_to_compute_is_never_changed(tmp_pat
         plan_stage(deeper, 0, 62)
 
 
+def test_a_factor_on_what_comes_in_is_applied_by_the_first_stage_alone() -> None:
+    fact = pair("granite.embedding_scale", FLOAT32, struct.pack("<f", 12))
+    header = raw_model(*rows(*ENDS, "blk.0.a", "blk.1.a"), architecture="granite", blocks=2, facts=(fact,))
+    plans = (plan_head(header), plan_stage(header, 0, 1), plan_stage(header, 1, 2))
+    assert ["granite.embedding_scale" in written(plan).metadata for plan in plans] == [False, True, False]
+
+
+@pytest.mark.parametrize(("first", "last", "dense"), [(0, 4, 3), (0, 2, 2), (2, 4, 1), (3, 4, 0)])
+def test_dense_layers_are_counted_anew(first: int, last: int, dense: int) -> None:
+    fact = pair("deepseek2.leading_dense_block_count", UINT32, u32(3))
+    names = [f"blk.{number}.a" for number in range(4)]
+    header = raw_model(*rows(*ENDS, *names), architecture="deepseek2", blocks=4, facts=(fact,))
+    assert written(plan_stage(header, first, last)).fact("leading_dense_block_count") == dense
+
+
+@pytest.mark.parametrize(
+    ("architecture", "facts", "complaint"),
+    [
+        ("glm4", (), r"without `glm4\.rope\.dimension_sections`"),
+        ("qwen35", (pair("qwen35.nextn_predict_layers", UINT32, u32(1)),), "predict several tokens"),
+    ],
+)
+def test_what_llama_cpp_would_not_compute_in_parts_is_refused_before_it_is_cut(
+    architecture: str, facts: tuple[bytes, ...], complaint: str
+) -> None:
+    header = raw_model(*rows(*ENDS, "blk.0.a"), architecture=architecture, facts=facts)
+    for plan in (plan_head, lambda header: plan_stage(header, 0, 1)):
+        with pytest.raises(NotSupported, match=complaint):
+            plan(header)
+
+
 @pytest.mark.parametrize(("first", "last"), [(-1, 1), (0, 0), (1, 1), (2, 1), (0, 3), (2, 3)])
 def test_layers_that_the_model_has_not_are_refused(first: int, last: int) -> None:
     header = raw_model(*rows(*ENDS, "blk.0.a", "blk.1.a"), blocks=2)
@@ -210,7 +242,7 @@ def test_tensors_of_unknown_use_are_refused_by_name(stray: str) -> None:
                     pair("gemma3.attention.sliding_window_pattern", 9, array(BOOL, 2, b"\1\1")),
                 ),
             ),
-            "pattern of sliding windows",
+            "does not fit its layers",
         ),
     ],
 )

@@ -6,8 +6,7 @@ dummy of 32 tokens, what belongs to no layer is zeros. It takes hidden states an
 that are zeros, so that it adds nothing to the hidden state. Tokens in give embeddings, hidden states in give logits.
 
 Other metadata is carried over byte for byte, but for what counts layers or has one entry for each. What llama.cpp makes
-of a header differs by architecture, so only those in `ARCHITECTURES` are cut: each is proven by a test to give the bits
-of the whole model, wherever it is cut.
+of a header differs by architecture: `architectures` has those that may be cut, and their peculiarities.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import NamedTuple
 
 from pares.errors import BadRequest, NotSupported
+from pares.inference.architectures import Architecture, architecture_of
 from pares.inference.header import NUMBERS, GGUFArray, Header, Tensor, ValueType, check_loadable, defect
 from pares.inference.tensor_types import TENSOR_TYPES
 
@@ -31,36 +30,12 @@ SHARED_BLOCK = 4096
 share blocks between files can then share theirs."""
 
 _TYPE_NUMBERS = {kind.name: number for number, kind in TENSOR_TYPES.items()}
+_SHARED = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
 _HEAD = frozenset({"token_embd.weight", "output_norm.weight", "output.weight"})
 _FILLER = "pares.filler"
 _MOST = 1 << 16  # of what the head's identity layer has of anything
 _NOT_BY_LAYER = frozenset({"rope.dimension_sections"})
 """Arrays under the architecture's prefix whose length means something else, though it may equal the layers'."""
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """What llama.cpp makes of an architecture's header, as far as a slice must not change it."""
-
-    shared: frozenset[str] = frozenset()
-    """Tensors of no layer that every layer reads: they come with every stage, and the head does without."""
-    sliding_period: int = 0
-    """Where the metadata names no pattern, the last of every so many layers looks at the whole context, the others
-    through the sliding window. llama.cpp wants one of these in every slice, and gets an identity layer if need be.
-    0: there is no such window."""
-    counts: frozenset[int] = frozenset()
-    """Numbers of layers from which llama.cpp concludes how to compute."""
-
-
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {
-        "llama": Architecture(
-            shared=frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
-        ),
-        # 62 layers are the 27B, whose attention is scaled otherwise.
-        "gemma3": Architecture(sliding_period=6, counts=frozenset({62})),
-    }
-)
 
 
 class Copied(NamedTuple):
@@ -90,6 +65,7 @@ class Parts(NamedTuple):
     layers: tuple[tuple[Tensor, ...], ...]
     head: tuple[Tensor, ...]
     shared: tuple[Tensor, ...]
+    """What every layer reads comes with every stage; the head does without."""
 
 
 class _Entry(NamedTuple):
@@ -113,20 +89,8 @@ class _Layer(NamedTuple):
     identity: bool = False
 
 
-def architecture_of(header: Header) -> Architecture:
-    """What is known of a model's architecture. Raises NotSupported for one that is not proven, by its name."""
-    if known := ARCHITECTURES.get(header.architecture):
-        return known
-    raise NotSupported(
-        f"Models of the architecture {header.architecture!r:.80} are not pooled: nothing proves yet that their layers, "
-        "computed apart, give what the whole model gives.",
-        hint=f"Run it whole. Proven are: {', '.join(ARCHITECTURES)}.",
-    )
-
-
 def parts_of(header: Header) -> Parts:
     """Every tensor, each in one place. Raises NotSupported for one of unknown use, BrokenModelFile for missing ones."""
-    known = architecture_of(header)
     layers: list[list[Tensor]] = [[] for _ in range(header.block_count)]
     numbers = {str(number): layer for number, layer in enumerate(layers)}
     head: list[Tensor] = []
@@ -137,7 +101,7 @@ def parts_of(header: Header) -> Parts:
                 numbers[number].append(tensor)
             case _ if tensor.name in _HEAD:
                 head.append(tensor)
-            case _ if tensor.name in known.shared:
+            case _ if tensor.name in _SHARED:
                 shared.append(tensor)
             case _:
                 raise NotSupported(
@@ -156,14 +120,12 @@ def parts_of(header: Header) -> Parts:
 
 def plan_stage(header: Header, first: int, last: int) -> Slice:
     """The file of layers [first, last). Raises BadRequest, NotSupported and BrokenModelFile."""
-    check_loadable(header)
-    known, parts = architecture_of(header), parts_of(header)
+    known, parts = _known(header)
     if not 0 <= first < last <= header.block_count:
         raise BadRequest(f"There are no layers {first} to {last}: the model has {header.block_count}.", param="layers")
+    kinds = known.kinds.of(header) if known.kinds else ()
     layers = [_Layer(number) for number in range(first, last)]
-    sliding = _sliding(header, known)
-    if sliding and not any(sliding[layer.origin] for layer in layers):
-        layers.insert(0, _Layer(sliding.index(True), identity=True))
+    layers = [*_identities(known, kinds, besides=kinds[first:last]), *layers]
     if len(layers) != header.block_count and not known.counts.isdisjoint({len(layers), header.block_count}):
         raise NotSupported(
             f"llama.cpp computes a {header.architecture} of {header.block_count} layers otherwise than one of "
@@ -171,54 +133,72 @@ def plan_stage(header: Header, first: int, last: int) -> Slice:
             hint="Run it whole.",
         )
     entries = [
-        _renumbered(tensor, number, layer)
+        _Entry(_renumbered(tensor, number), tensor.type, tensor.dims, None if layer.identity else tensor)
         for number, layer in enumerate(layers)
         for tensor in parts.layers[layer.origin]
     ]
     entries += [_Entry(tensor.name, tensor.type, tensor.dims, tensor) for tensor in parts.shared]
-    entries += [_Entry(tensor.name, "F32", _dummy(header, tensor)) for tensor in parts.head]
-    changed = _by_layer(header, layers, sliding) | {
+    entries += [
+        _Entry(tensor.name, "F32", (*tensor.dims[:1], DUMMY_VOCABULARY)[: len(tensor.dims)]) for tensor in parts.head
+    ]
+    changed = _by_layer(header, known, layers, kinds) | {
         "tokenizer.ggml.model": _text("none"),
         f"{header.architecture}.vocab_size": _count(DUMMY_VOCABULARY),
     }
-    return _laid_out(header, entries, changed, "tokenizer.")
+    scale = () if first == 0 else (_embedding_scale(header),)
+    return _laid_out(header, entries, changed, "tokenizer.", *scale)
 
 
 def plan_head(header: Header) -> Slice:
     """The file of the head. Raises NotSupported and BrokenModelFile."""
-    check_loadable(header)
-    known, parts = architecture_of(header), parts_of(header)
-    sliding = _sliding(header, known)
-    layer = _Layer(sliding.index(True) if sliding else 0, identity=True)
-    small = _Small.of(header)
+    known, parts = _known(header)
+    kinds = known.kinds.of(header) if known.kinds else ()
+    layers = _identities(known, kinds) or [_Layer(0, identity=True)]
     entries = [_Entry(tensor.name, tensor.type, tensor.dims, tensor) for tensor in parts.head]
-    for tensor in parts.layers[layer.origin]:
-        rest = tensor.name.split(".", 2)[2]
-        entries.append(_Entry(f"blk.0.{rest}", "F32", small.dims(rest, tensor.dims)))
-    changed = _by_layer(header, [layer], sliding) | small.facts(header)
-    return _laid_out(header, entries, changed)
+    small = _Small.of(header, known, parts.layers[0])
+    for number, layer in enumerate(layers):
+        for tensor in parts.layers[layer.origin]:
+            dims = small.dims(_rest(tensor), tensor.dims)
+            kind = tensor.type if dims == tensor.dims else "F32"
+            entries += [_Entry(_renumbered(tensor, number), kind, dims)]
+    changed = _by_layer(header, known, layers, kinds) | small.facts(header)
+    return _laid_out(header, entries, changed, _embedding_scale(header))
 
 
-def _sliding(header: Header, known: Architecture) -> list[bool]:
-    """Of each layer whether it looks through a sliding window; empty where none does."""
-    if not known.sliding_period or not header.sliding_window:
-        return []
-    key = f"{header.architecture}.attention.sliding_window_pattern"
-    pattern = header.metadata.get(key)
-    if isinstance(pattern, GGUFArray):
-        sliding = [bool(each) for each in pattern]
-    else:
-        period = header.number(key, known.sliding_period)
-        sliding = [period == 0 or layer % period < period - 1 for layer in range(header.block_count)]
-    if len(sliding) != header.block_count or not any(sliding):
-        raise defect("its pattern of sliding windows does not fit its layers", header.spans.get(key, (0, 0))[0])
-    return sliding
+def _known(header: Header) -> tuple[Architecture, Parts]:
+    check_loadable(header)
+    return architecture_of(header), parts_of(header)
 
 
-def _by_layer(header: Header, layers: Sequence[_Layer], sliding: Sequence[bool]) -> dict[str, bytes]:
+def _identities(known: Architecture, kinds: tuple[bool, ...], *, besides: tuple[bool, ...] = ()) -> list[_Layer]:
+    """An identity layer of each kind that llama.cpp wants in a file and that is not there."""
+    needed = known.kinds.needed if known.kinds and kinds else ()
+    return [_Layer(kinds.index(kind), identity=True) for kind in needed if kind not in besides]
+
+
+def _renumbered(tensor: Tensor, number: int) -> str:
+    return f"blk.{number}.{_rest(tensor)}"
+
+
+def _rest(tensor: Tensor) -> str:
+    """A layer's tensor's name without the layer."""
+    return tensor.name.split(".", 2)[2]
+
+
+def _embedding_scale(header: Header) -> str:
+    """The key of a factor that llama.cpp applies to whatever comes in, tokens or hidden states.
+
+    So the head goes without it, and only the stage that begins with layer 0 applies it.
+    """
+    return f"{header.architecture}.embedding_scale"
+
+
+def _by_layer(
+    header: Header, known: Architecture, layers: Sequence[_Layer], kinds: tuple[bool, ...]
+) -> dict[str, bytes]:
     """The metadata that counts layers or has an entry for each, for these layers: types and values."""
     prefix = f"{header.architecture}."
-    changed: dict[str, bytes] = {}
+    changed = {f"{prefix}block_count": _count(len(layers))}
     for key, value in header.metadata.items():
         if not isinstance(value, GGUFArray) or value.element is ValueType.STRING or not key.startswith(prefix):
             continue
@@ -226,20 +206,12 @@ def _by_layer(header: Header, layers: Sequence[_Layer], sliding: Sequence[bool])
             size = NUMBERS[value.element].size
             elements = (value.raw[layer.origin * size :][:size] for layer in layers)
             changed[key] = _array(value.element, len(layers), b"".join(elements))
-    if sliding:
-        pattern = bytes(sliding[layer.origin] for layer in layers)
-        changed[f"{prefix}attention.sliding_window_pattern"] = _array(ValueType.BOOL, len(layers), pattern)
-    return changed | {f"{prefix}block_count": _count(len(layers))}
-
-
-def _renumbered(tensor: Tensor, number: int, layer: _Layer) -> _Entry:
-    name = f"blk.{number}.{tensor.name.split('.', 2)[2]}"
-    return _Entry(name, tensor.type, tensor.dims, None if layer.identity else tensor)
-
-
-def _dummy(header: Header, tensor: Tensor) -> tuple[int, ...]:
-    """The shape of one of the head's tensors for the dummy vocabulary."""
-    return (header.embedding_length,) if len(tensor.dims) == 1 else (header.embedding_length, DUMMY_VOCABULARY)
+    if known.kinds and kinds:
+        of_these = bytes(kinds[layer.origin] for layer in layers)
+        changed[f"{prefix}{known.kinds.key}"] = _array(ValueType.BOOL, len(layers), of_these)
+    if dense := header.fact("leading_dense_block_count"):
+        changed[f"{prefix}leading_dense_block_count"] = _count(sum(layer.origin < dense for layer in layers))
+    return changed
 
 
 class _Small(NamedTuple):
@@ -248,47 +220,79 @@ class _Small(NamedTuple):
     width: int
     key: int
     value: int
+    up: int
     experts: int
+    shared: int
+    heads: bool
+    latent: bool
+    """Keys and values are compressed (MLA): `key` and `value` are the sizes of what they are expanded to."""
 
     @classmethod
-    def of(cls, header: Header) -> _Small:
-        small = cls(header.embedding_length, header.key_length, header.value_length, header.expert_used_count)
-        if max(small[1:]) > _MOST:
+    def of(cls, header: Header, known: Architecture, layer: Iterable[Tensor]) -> _Small:
+        """Sizes for layers like this one. Raises BrokenModelFile where they are beyond reason."""
+        grouped = header.fact("expert_group_count") > 1
+        experts = header.expert_count if grouped else header.expert_used_count
+        latent = bool(header.fact("attention.key_length_mla"))
+        key = header.fact("attention.key_length_mla") or header.key_length
+        value = header.fact("attention.value_length_mla") or header.value_length
+        shared = header.fact("expert_shared_count")
+        if max(key, value, experts, shared, header.key_length, header.value_length) > _MOST:
             raise defect("its attention heads or experts are too large", 0)
-        return small
+        shapes = {_rest(tensor): tensor.dims for tensor in layer}
+        with_gate = shapes.get("ffn_up.weight", (0,))[-1] == 2 * shapes.get("ffn_down.weight", (-1,))[0]
+        up = 2 * IDENTITY_WIDTH if with_gate else IDENTITY_WIDTH
+        heads = known.free_heads and "attn_kv_b.weight" not in shapes
+        return cls(header.embedding_length, key, value, up, experts, shared * IDENTITY_WIDTH, heads, latent)
 
     def facts(self, header: Header) -> dict[str, bytes]:
-        sizes = {
-            "attention.head_count": 1,
-            "attention.head_count_kv": 1,
-            "attention.key_length": self.key,
-            "attention.value_length": self.value,
-            "feed_forward_length": IDENTITY_WIDTH,
-        }
+        sizes = {"feed_forward_length": IDENTITY_WIDTH}
+        if self.heads:
+            sizes |= {"attention.head_count": 1, "attention.head_count_kv": 1}
+            sizes |= {"attention.key_length": header.key_length, "attention.value_length": header.value_length}
         if header.expert_count:
-            sizes["expert_count"] = self.experts
+            sizes |= {"expert_count": self.experts, "expert_feed_forward_length": IDENTITY_WIDTH}
         return {f"{header.architecture}.{name}": _count(size) for name, size in sizes.items()}
 
     def dims(self, name: str, dims: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of a tensor of a layer; norms and whatever else is of no size that changes keep theirs."""
         stem, _, what = name.rpartition(".")
-        inner = IDENTITY_WIDTH
-        matrix = {
-            "attn_q": (self.width, self.key),
-            "attn_k": (self.width, self.key),
-            "attn_v": (self.width, self.value),
-            "attn_output": (self.value, self.width),
-            "ffn_gate": (self.width, inner),
-            "ffn_up": (self.width, inner),
-            "ffn_down": (inner, self.width),
-            "ffn_gate_inp": (self.width, self.experts),
-            "ffn_gate_exps": (self.width, inner, self.experts),
-            "ffn_up_exps": (self.width, inner, self.experts),
-            "ffn_down_exps": (inner, self.width, self.experts),
-        }.get(stem)
+        matrix = self._matrices(dims).get(stem)
         if matrix is None or what not in ("weight", "bias"):
             return dims
         return matrix if what == "weight" else matrix[1:]
+
+    def _matrices(self, dims: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        width, inner, experts = self.width, IDENTITY_WIDTH, self.experts
+        feed_forward = {
+            "ffn_gate": (width, inner),
+            "ffn_up": (width, self.up),
+            "ffn_down": (inner, width),
+            "ffn_gate_inp": (width, experts),
+            "exp_probs_b": (width, experts),
+            "ffn_gate_exps": (width, inner, experts),
+            "ffn_up_exps": (width, inner, experts),
+            "ffn_down_exps": (inner, width, experts),
+            "ffn_gate_shexp": (width, self.shared),
+            "ffn_up_shexp": (width, self.shared),
+            "ffn_down_shexp": (self.shared, width),
+        }
+        if not self.heads:
+            return feed_forward
+        output = {"attn_output": (self.value, width)}
+        if self.latent:
+            one_head = {"attn_k_b": (*dims[:2], 1), "attn_v_b": (*dims[:2], 1)}
+            return feed_forward | output | one_head | {"attn_q_b": (*dims[:1], self.key)}
+        return (
+            feed_forward
+            | output
+            | {
+                "attn_q": (width, self.key),
+                "attn_k": (width, self.key),
+                "attn_v": (width, self.value),
+                "attn_qkv": (width, 2 * self.key + self.value),
+                "attn_sinks": (1,),
+            }
+        )
 
 
 def _laid_out(header: Header, entries: Iterable[_Entry], changed: Mapping[str, bytes], *without: str) -> Slice:
