@@ -121,7 +121,7 @@ class Commons:
         )
         self.keeper = Keeper(self.sharing, self.fetch, self.members, self.settings)
         self._something = asyncio.Event()
-        self._reseed = self._moving = self._circles = False
+        self._reseed = self._moving = self._circles = self._peers = False
         self._counted: dict[bytes, tuple[int, int]] = {}
         self._stack = AsyncExitStack()
 
@@ -132,6 +132,7 @@ class Commons:
             await stack.enter_async_context(self.tunnels)
             await stack.enter_async_context(self.fetch)
             self.torrents.limit(upload=self.settings.upload_limit, download=self.settings.download_limit)
+            self._admit()
             await self.statements.load()
             await self.sharing.load()
             self.library.on_file.append(lambda record: self._wake(reseed=True))
@@ -161,8 +162,9 @@ class Commons:
     def handlers(self) -> Mapping[str, Handler]:
         return {SWARM: self.statements.serve, BULK: self._serve_bulk}
 
-    def circles_changed(self) -> None:
-        self._circles = True
+    def circles_changed(self, *, only_peers: bool) -> None:
+        self._peers = True
+        self._circles |= not only_peers
         self._wake()
 
     # What pulling asks: see `swarm.sources.Commons`
@@ -266,23 +268,27 @@ class Commons:
         self._something.set()
 
     async def _follow(self) -> None:
-        """Act on news, at most once a second."""
-        while True:
-            await self._news()
-            self._something.clear()
-            circles, self._circles = self._circles, False
-            reseed, self._reseed = self._reseed, False
-            moving, self._moving = self._moving, False
-            if circles:
-                self.fetch.offers_changed()
-                await self._fetch_statements()
-                self._use_dht()
-                self._events.publish("versions", {})
-            if circles or reseed:
-                await self.sharing.reseed()
-            if moving:
-                self._events.publish("swarm", {})
-            await asyncio.sleep(NEWS_S)
+        """Act on news, at most once a second. A member that answers slowly holds up nothing but its own statements."""
+        async with asyncio.TaskGroup() as fetching:
+            while True:
+                await self._news()
+                self._something.clear()
+                circles, self._circles = self._circles, False
+                peers, self._peers = self._peers, False
+                reseed, self._reseed = self._reseed, False
+                moving, self._moving = self._moving, False
+                if peers:
+                    self._admit()
+                    self.fetch.offers_changed()
+                if circles:
+                    fetching.create_task(self._fetch_statements(), name="fetch statements")
+                    self._use_dht()
+                    self._events.publish("versions", {})
+                if circles or reseed:
+                    await self.sharing.reseed()
+                if moving:
+                    self._events.publish("swarm", {})
+                await asyncio.sleep(NEWS_S)
 
     async def _news(self) -> None:
         """Wait for some. Nobody tells that a volume is back: while a file cannot be given away, look now and then."""
@@ -295,7 +301,7 @@ class Commons:
     async def _rounds(self) -> None:
         while True:
             await asyncio.sleep(ROUND_S)
-            await self._fetch_statements()
+            self.circles_changed()  # what could not be had before is asked for again
             await self._count_traffic()
             try:
                 await self.keeper.round()
@@ -315,6 +321,15 @@ class Commons:
         wanted = self._dht and any(circle.open and circle.internet for circle in self.members.circles())
         if wanted != self.session.settings.dht:
             self.session.reopen(replace(self.session.settings, dht=wanted, local_discovery=wanted))
+
+    def _admit(self) -> None:
+        """Only addresses of members are answered, unless this node is in a commons that anybody may be in."""
+        circles = self.members.circles()
+        if self.settings.public_discovery and any(circle.open and circle.internet for circle in circles):
+            self.torrents.admit(None)
+            return
+        members = {peer for circle in circles for peer in circle.members} - {self.members.me}
+        self.torrents.admit({host for peer in members for host in self.members.hosts(peer)})
 
     async def _count_traffic(self) -> None:
         """Add to the table what came and went since the last time."""

@@ -61,8 +61,8 @@ class Contents(Protocol):
         """Of the protocols beside the circles' own."""
         ...
 
-    def circles_changed(self) -> None:
-        """Circles, their members or offers are others than before."""
+    def circles_changed(self, *, only_peers: bool) -> None:
+        """Circles, their members or offers are others than before; or only where peers are, and whether they are."""
         ...
 
 
@@ -200,8 +200,8 @@ class Network:
                 self._means.relay.recheck()
         self._note("peers")
         self._note("network")
-        if self.contents is not None and event.kind != "peers":
-            self.contents.circles_changed()
+        if self.contents is not None:
+            self.contents.circles_changed(only_peers=event.kind == "peers")
 
     def _note(self, kind: str) -> None:
         self._news.add(kind)

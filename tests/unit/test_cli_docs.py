@@ -63,7 +63,7 @@ shapes are those of the control API (`/pares/v1/openapi.json`). An error is `{"e
 | `show` | ModelDetail, VersionDetail; with an option `template`, `license`, `modelfile`, `tensors`, Verification |
 | `show --envelope` | the statement itself: a DSSE envelope, byte for byte |
 | `find`, `share`, `unshare` | `versions`: VersionRow, VersionDetail, `unshared` and `circles` |
-| `lineage`, `endorse`, `revoke` | Lineage, Voice, Voice |
+| `lineage`, `endorse`, `revoke`, `export` | Lineage, Voice, Voice, Bundle |
 | `verify` | VersionDetail, or Verification of a model that is no version; one per line |
 | `inspect`, `diff` | `facts` and `tensors`: TensorRow; TensorStatistics with a tensor; Difference |
 | `swarm` | Swarm; with `--watch` one per line |

@@ -134,7 +134,7 @@ def test_models_of_other_kinds_have_parts_too(tmp_path: Path) -> None:
 
 
 def test_a_layer_that_is_none_belongs_to_the_head() -> None:
-    names = ["blk.0.a", "blk.7.a", "blk.999999999999999999999.a", "blk.x.a", "blk.", "rope_freqs.weight"]
+    names = ["blk.0.a", "blk.7.a", "blk.999999999999999999999.a", "blk.x.a", "blk.", "output.weight"]
     facts = [pair("general.architecture", STRING, text("llama")), pair("llama.block_count", UINT32, u32(1))]
     rows = [tensor(name, (1 << 18,), F32, number << 20) for number, name in enumerate(names)]
     content = whole(table(facts, rows), len(names) << 20)
@@ -143,6 +143,18 @@ def test_a_layer_that_is_none_belongs_to_the_head() -> None:
     first = header.tensors[0].offset
     assert part_bytes(header, Part(0, 1, False)) == ((0, first + (1 << 20)),)
     assert part_bytes(header, HEAD)[-1] == (first + (1 << 20), len(content))
+
+
+def test_what_every_layer_reads_comes_with_every_layer_and_not_with_the_head() -> None:
+    names = ["blk.0.a", "blk.1.a", "output.weight", "rope_freqs.weight"]
+    facts = [pair("general.architecture", STRING, text("llama")), pair("llama.block_count", UINT32, u32(2))]
+    rows = [tensor(name, (1 << 18,), F32, number << 20) for number, name in enumerate(names)]
+    content = whole(table(facts, rows), len(names) << 20)
+    header = parse_header(content, len(content))
+    assert isinstance(header, Header)
+    at = [each.offset for each in header.tensors]
+    assert part_bytes(header, Part(1, 2, False))[1:] == ((at[1], at[2]), (at[3], len(content)))
+    assert part_bytes(header, HEAD)[-1] == (at[2], at[3])
 
 
 @given(first=st.integers(0, 99998), length=st.integers(1, 10), head=st.booleans())

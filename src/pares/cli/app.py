@@ -67,6 +67,7 @@ SECTIONS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
         "share": sharing.share,
         "unshare": sharing.unshare,
         "lineage": versions.lineage,
+        "export": versions.export,
         "endorse": versions.endorse,
         "revoke": versions.revoke,
         "swarm": swarm.swarm,

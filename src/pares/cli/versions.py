@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from pares.api.commons import Holder, Lineage, LineageNode, VersionDetail, VersionRow, Versions, Voice, VoiceRequest
+from pares.api.commons import (
+    Bundle,
+    Holder,
+    Lineage,
+    LineageNode,
+    VersionDetail,
+    VersionRow,
+    Versions,
+    Voice,
+    VoiceRequest,
+)
 from pares.api.network import CircleDetail, Who
 from pares.api.schemas import Verification
 from pares.cli.client import PATIENT_S, Client, quote
@@ -139,6 +152,43 @@ def revoke(
         return 0
 
     run(ctx, work)
+
+
+def export(
+    ctx: typer.Context,
+    version: VersionName,
+    folder: Annotated[Path, typer.Argument(help="Made if it is not there.", file_okay=False, writable=True)],
+) -> None:
+    """Write a version out for other tools: its files, its statement, and a signature that `model_signing` reads.
+
+    The files are links to those that are here, where the disk allows it.
+    """
+
+    async def work(node: Client, out: Terminal) -> None:
+        bundle = await node.get(f"/versions/{quote(version)}/bundle", Bundle)
+        files = folder / "model"
+        files.mkdir(parents=True, exist_ok=True)
+        for name, path in bundle.files.items():
+            with out.waiting(f"Writing {name}"):
+                _link(Path(path), files / name)
+        for name, text in (
+            ("model.sig", bundle.model_sig),
+            ("model.pub", bundle.model_pub),
+            ("version.intoto.json", bundle.statement),
+        ):
+            (folder / name).write_text(text, "utf-8")
+        check = f"model_signing verify key --signature {folder}/model.sig --public_key {folder}/model.pub {files}"
+        out.result(bundle, f"{version} lies in {folder}. Who has `model-signing` checks it so:\n{check}")
+
+    run(ctx, work)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)
 
 
 async def _verified(node: Client, name: str) -> VersionDetail | Verification:

@@ -17,6 +17,10 @@ from pares.swarm.coverage import Runs, covers, pieces_over, runs
 _PART = re.compile(r"([0-9]{1,5})-([0-9]{1,5})(\+head)?")
 
 
+SHARED = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
+"""Factors of the rotary embedding: small, outside of the layers, and read by each of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """The header, the layers `[first, last)`, and with `head` also what belongs to no layer."""
@@ -95,8 +99,9 @@ def held_layers(header: Header, have: Runs) -> Part | None:
 
 
 def _layers(header: Header) -> list[list[tuple[int, int]]]:
-    """Byte ranges by layer."""
-    layers: list[list[tuple[int, int]]] = [[] for _ in range(header.block_count)]
+    """Byte ranges by layer, with those of what every layer reads."""
+    shared = [_range(tensor) for tensor in header.tensors if tensor.name in SHARED]
+    layers = [list(shared) for _ in range(header.block_count)]
     for tensor in header.tensors:
         if (number := _layer(header, tensor)) is not None:
             layers[number].append(_range(tensor))
@@ -104,7 +109,7 @@ def _layers(header: Header) -> list[list[tuple[int, int]]]:
 
 
 def _head(header: Header) -> Iterable[tuple[int, int]]:
-    return [_range(tensor) for tensor in header.tensors if _layer(header, tensor) is None]
+    return [_range(tensor) for tensor in header.tensors if _layer(header, tensor) is None and tensor.name not in SHARED]
 
 
 def _layer(header: Header, tensor: Tensor) -> int | None:

@@ -83,6 +83,8 @@ class Sharing:
         """Circles by version."""
         self.here: dict[bytes, Held] = {}
         """What this node holds of versions, shared or not."""
+        self._own_words: dict[bytes, tuple[bytes, ...]] = {}
+        """By circle: what this node says of versions that somebody offers there."""
         self._seeding: dict[bytes, Torrent] = {}
         self._is_fetched = is_fetched
         self._licences: frozenset[str] = frozenset()
@@ -107,8 +109,9 @@ class Sharing:
             return (), ()
         mine = sorted(digest for digest, circles in self._shares.items() if circle in circles)
         held = [self.here[digest] for digest in mine if digest in self.here][:HELD]
-        said = [opened.digest for each in held for opened in self.statements.about(each.version)]
-        return held, said[:TOLD]
+        said = dict.fromkeys(self._own_words.get(circle, ()))
+        said |= dict.fromkeys(opened.digest for each in held for opened in self.statements.about(each.version))
+        return held, tuple(said)[:TOLD]
 
     # Versions
 
@@ -261,6 +264,11 @@ class Sharing:
                     if (part := held_layers(header, runs)) is not None:
                         return Held(version=digest, layers=(part.first, part.last), head=part.head)
         return None
+
+    def _words_for(self, circle: CircleFacts) -> tuple[bytes, ...]:
+        offered = {held.version for offer in circle.offers.values() for held in offer.holds}
+        mine = [o for o in self.statements.all() if o.author == self.members.me and o.kind != "version"]
+        return tuple(opened.digest for opened in mine if opened.about in offered)
 
     def _other_holders(self, digest: bytes, circle: CircleFacts) -> int:
         return sum(

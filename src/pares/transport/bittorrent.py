@@ -94,6 +94,7 @@ SWARM = {
     "no_atime_storage": True,
 }
 EVERYBODY = (("0.0.0.0", "255.255.255.255"), ("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"))
+THIS_MACHINE = (("127.0.0.0", "127.255.255.255"), ("::1", "::1"))
 
 
 class Session:
@@ -243,6 +244,8 @@ class Session:
                 self._send(pipe.Saved(id_))
             case pipe.Limit(upload, download):
                 self._session.apply_settings({"upload_rate_limit": upload, "download_rate_limit": download})
+            case pipe.Admit(hosts):
+                self._session.set_ip_filter(_only(hosts))
             case pipe.AddTorrent() | pipe.RemoveTorrent() | pipe.Pause() | pipe.Connect():
                 assert self._torrents is not None
                 self._torrents.handle(message)
@@ -423,6 +426,18 @@ def _written(endpoint: tuple[str, int]) -> str:
 def _drain(end: socket.socket) -> None:
     with contextlib.suppress(BlockingIOError):
         end.recv(RECEIVE)
+
+
+def _only(hosts: list[str] | None) -> lt.ip_filter:
+    """All addresses but those of `hosts` and of this machine are blocked; None: none is."""
+    admitted = lt.ip_filter()
+    if hosts is not None:
+        blocked, open_ = 1, 0
+        for first, last in EVERYBODY:
+            admitted.add_rule(first, last, blocked)
+        for first, last in (*THIS_MACHINE, *((host, host) for host in hosts)):
+            admitted.add_rule(first, last, open_)
+    return admitted
 
 
 def _remembered(path: Path) -> lt.session_params:

@@ -113,7 +113,13 @@ class Limit(_Message, frozen=True):
     download: int
 
 
-ToSession = Open | Put | Get | AddNodes | Save | AddTorrent | RemoveTorrent | Pause | Connect | Limit
+class Admit(_Message, frozen=True):
+    """IP addresses that may exchange torrents with this session, besides this machine; None: everybody."""
+
+    hosts: list[str] | None
+
+
+ToSession = Open | Put | Get | AddNodes | Save | AddTorrent | RemoveTorrent | Pause | Connect | Limit | Admit
 
 
 class Opened(_Message, frozen=True):

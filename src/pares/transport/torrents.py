@@ -7,7 +7,7 @@ everybody makes the same one, and whoever has the file is in its swarm, whatever
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -131,6 +131,7 @@ class Torrents:
         self._on_poison = on_poison
         self._entries: dict[bytes, _Entry] = {}
         self._limit = pipe.Limit(0, 0)
+        self._admit = pipe.Admit(None)
         self._use = ExitStack()
         session.follow(self)
 
@@ -191,6 +192,13 @@ class Torrents:
         self._limit = pipe.Limit(upload, download)
         self._session.send(self._limit)
 
+    def admit(self, hosts: Collection[str] | None) -> None:
+        """Exchange with these IP addresses only, and with this machine; None: with everybody."""
+        admitted = pipe.Admit(None if hosts is None else sorted(hosts))
+        if admitted != self._admit:
+            self._admit = admitted
+            self._session.send(admitted)
+
     def get(self, root: bytes) -> Swarming | None:
         """How one stands; None if it is not here."""
         entry = self._entries.get(root)
@@ -205,6 +213,7 @@ class Torrents:
     def first_words(self) -> Iterator[pipe.ToSession]:
         """`bittorrent_process.Follower`"""
         yield self._limit
+        yield self._admit
         for entry in self._entries.values():
             yield _told(entry, _checked(entry.torrent))
 

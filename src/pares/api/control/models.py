@@ -25,7 +25,7 @@ from pares.api.schemas import (
     Tensors,
     Verification,
 )
-from pares.errors import BadRequest, NotFound
+from pares.errors import BadRequest, NotFound, VerificationFailed
 from pares.inference.header import GGUFArray, Header, Value
 from pares.swarm.names import ADAPTER_MARK
 
@@ -67,10 +67,16 @@ async def unload(call: Call[None]) -> Response:
 
 
 async def verify(call: Call[None]) -> Response:
-    """Raises VerificationFailed for a file that is not what it was."""
+    """Its bytes, and the statement on it where it is a version. Raises VerificationFailed."""
     name = call.path("name")
     expected = (await call.services.library.resolve(name)).sha256
-    return reply(Verification(await call.services.library.verify(name), expected, ok=True))
+    sha256 = await call.services.library.verify(name)
+    for row in await call.services.commons.versions():
+        if row.model.casefold() == name.casefold():
+            found = (await call.services.commons.version(row.id)).findings
+            if wrong := [finding.message for finding in found if finding.ok is False]:
+                raise VerificationFailed(f"{name} is not what its statement says. {wrong[0]}")
+    return reply(Verification(sha256, expected, ok=True))
 
 
 async def remove(call: Call[None]) -> Response:
