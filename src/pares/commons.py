@@ -301,7 +301,7 @@ class Commons:
     async def _rounds(self) -> None:
         while True:
             await asyncio.sleep(ROUND_S)
-            self.circles_changed()  # what could not be had before is asked for again
+            self.circles_changed(only_peers=False)  # what could not be had before is asked for again
             await self._count_traffic()
             try:
                 await self.keeper.round()
