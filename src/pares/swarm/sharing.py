@@ -227,8 +227,9 @@ class Sharing:
                     before = wanted.get(record.root)
                     wanted[record.root] = _torrent(record, public=public or (before is not None and before.public))
             self._apply(wanted if self.settings.seeding else {}, sound)
-            if here != self.here:
-                self.here = here
+            words = {circle.id: self._words_for(circle) for circle in circles.values()}
+            if (here, words) != (self.here, self._own_words):
+                self.here, self._own_words = here, words
                 self.members.tell_offers()
 
     def _is_troubled(self, record: FileRecord) -> bool:
