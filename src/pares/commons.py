@@ -20,6 +20,7 @@ from pares.membership import CircleMembers
 from pares.network import Network
 from pares.store.database import Database
 from pares.store.events import Events
+from pares.store.files import write_whole
 from pares.store.versions import VersionTables
 from pares.swarm.keeper import Keeper
 from pares.swarm.library import Library
@@ -78,6 +79,7 @@ class Commons:
         self._events = events
         self._offline = offline
         self._dht, self._bootstrap = dht and not loopback_only, bootstrap
+        self._port_file = home / "torrents.port"
         resume = home / "torrents"
         resume.mkdir(parents=True, exist_ok=True)
         addresses = ("127.0.0.1",) if loopback_only or not settings.direct else ("0.0.0.0", "::")
@@ -85,11 +87,12 @@ class Commons:
             BitTorrentSettings(
                 state=home / "torrents.state",
                 addresses=addresses,
-                port=settings.bulk_port,
+                port=settings.bulk_port or _kept_port(self._port_file),
                 bootstrap=bootstrap,
                 dht=False,
                 resume=resume,
-            )
+            ),
+            on_change=self._session_changed,
         )
         self.torrents = Torrents(self.session, on_change=self._moved, on_poison=self._poisoned)
         self.tunnels = Tunnels(self._connect, allowed=self._is_member, target=lambda: self.torrents.tcp_port)
@@ -239,6 +242,13 @@ class Commons:
         record = await self.library.files.get(root)
         return record.layer if record else None
 
+    def _session_changed(self) -> None:
+        """Keep the port over restarts: what others know of this node, and a forwarded port, stay good."""
+        if self.session.listening and self.session.port != _kept_port(self._port_file):
+            with suppress(OSError):  # a full disk; then it is another port the next time
+                write_whole(self._port_file, str(self.session.port))
+        self.members.tell_offers()
+
     # News
 
     def _moved(self, told: Swarming) -> None:
@@ -340,3 +350,11 @@ class Commons:
                 down = up = 0
             if (told.downloaded, told.uploaded) != (down, up):
                 await self.library.files.content.add_traffic(told.root, told.downloaded - down, told.uploaded - up)
+
+
+def _kept_port(file: Path) -> int:
+    """0 where there is none, or nothing sensible."""
+    with suppress(OSError, ValueError):
+        port = int(file.read_text("ascii"))
+        return port if 1024 <= port <= 65535 else 0
+    return 0
