@@ -184,24 +184,29 @@ FALSE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("how", FALSE)
-async def test_a_false_statement_is_not_kept_and_who_sent_it_is_dropped(
-    victim: Victim, tmp_path: Path, how: str
-) -> None:
-    sound = cuckoo()
-    digest = open_statement(sound).digest
-
-    async def serve(link: Connection, stream: Stream) -> None:
-        await request_of(stream)
-        await answer(stream, Statements(envelopes=[FALSE[how](sound)]))
-
-    profile = Profile("Eve")
+async def test_false_statements_are_not_kept_and_who_sends_one_is_dropped(victim: Victim, tmp_path: Path) -> None:
+    """Each from a member of its own, all at once."""
     before = await asyncio.to_thread(versions, victim.node)
-    async with member(victim, tmp_path, profile, serve) as eve:
-        tell(eve, profile, victim.circle, digest)
-        key = eve.identity.id.hex()[:8]
-        await asyncio.to_thread(until, lambda: key in victim.dropped(), NOTICED_S)
-        assert (await asyncio.to_thread(versions, victim.node)).keys() == before.keys()
+
+    async def lie(folder: Path, false: Callable[[bytes], bytes]) -> None:
+        sound = cuckoo()
+        profile = Profile("Eve")
+
+        async def serve(link: Connection, stream: Stream) -> None:
+            await request_of(stream)
+            await answer(stream, Statements(envelopes=[false(sound)]))
+
+        folder.mkdir()
+        async with member(victim, folder, profile, serve) as eve:
+            tell(eve, profile, victim.circle, open_statement(sound).digest)
+            key = eve.identity.id.hex()[:8]
+            await asyncio.to_thread(until, lambda: key in victim.dropped(), NOTICED_S)
+
+    async with asyncio.TaskGroup() as liars:
+        for how, false in FALSE.items():
+            liars.create_task(lie(tmp_path / how, false), name=how)
+    assert (await asyncio.to_thread(versions, victim.node)).keys() == before.keys()
+    await asyncio.to_thread(victim.hears_of_honest_ones)
 
 
 # Floods

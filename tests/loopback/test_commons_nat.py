@@ -19,8 +19,8 @@ PULLED_S = 40.0
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """12 MB."""
-    return tiny_llama(tmp_path / "far.gguf", layers=6, embedding=256, ffn=1024, dtype="F16")
+    """6 MB."""
+    return tiny_llama(tmp_path / "far.gguf", layers=3, embedding=256, ffn=1024, dtype="F16")
 
 
 @pytest.mark.parametrize(("kind", "path"), [("independent", "direct"), ("symmetric", "relayed")])
@@ -41,7 +41,7 @@ def test_a_member_behind_a_nat_pulls_from_one_behind_another_over_the_circles_ow
 def test_where_plain_connections_are_switched_off_the_circles_own_carry_everything(
     tmp_path: Path, weights: Path
 ) -> None:
-    with circle_of(tmp_path, "A", "B", swarm_direct=False, swarm_upload_limit=6_000_000) as (a, b):
+    with circle_of(tmp_path, "A", "B", swarm_direct=False, swarm_upload_limit=4_000_000) as (a, b):
         version = shared(weights, a, b)
         assert pulled_by_tunnel(b, version) == {"A"}
         assert sha256_of(b, weights.stem) == hash_of(weights)
