@@ -60,7 +60,7 @@ SOON_S = 8.0
 """Within which an honest member's statement comes through, whatever others do."""
 NOTICED_S = 20.0
 GROWTH = 64 * MIB
-SLOWLY = 64
+SLOWLY = 48
 """Statements that the slow one sends at its pace, sixteen at once; then it makes haste, for the test's sake."""
 TAKEN = 6 * MIB
 """Bytes of statements that a node takes from one member within a test."""

@@ -1,7 +1,11 @@
-"""Models spread where no BitTorrent connection gets through: over the circle's own connections, and nothing else."""
+"""Models on real networks: where no BitTorrent connection gets through, and where strangers are next door."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,8 +13,9 @@ from test_commons import circle_of, done, pull, sha256_of
 from test_commons_faults import hash_of, shared, torrent
 from test_nat import three
 
-from netns import NatKind, two_homes
-from nodes import Node, all_online, until
+from netns import NatKind, lan, two_homes
+from nodes import Node, all_online, node, until
+from pares.transport.torrents import info_of
 from tiny import tiny_llama
 
 REACHED_S = 25.0
@@ -45,6 +50,31 @@ def test_where_plain_connections_are_switched_off_the_circles_own_carry_everythi
         version = shared(weights, a, b)
         assert pulled_by_tunnel(b, version) == {"A"}
         assert sha256_of(b, weights.stem) == hash_of(weights)
+
+
+def test_on_the_same_network_a_stranger_who_knows_the_file_is_not_answered_and_a_member_is(
+    tmp_path: Path, weights: Path
+) -> None:
+    with (
+        lan(3) as (here, there, next_door),
+        node(tmp_path, "one", here) as one,
+        node(tmp_path, "other", there) as other,
+    ):
+        other.join(one.invite(one.create("Home", internet=False)))
+        until(all_online(one, other), REACHED_S)
+        version = shared(weights, one, other)
+        row = torrent(one, version)
+        torrent_id = hashlib.sha256(info_of(bytes.fromhex(row["root"]), row["size"])).digest()[:20]
+        port = one.call("GET", "/swarm")["port"]
+
+        def answer() -> bytes:
+            with socket.create_connection((here.address, port), REACHED_S) as line, suppress(ConnectionResetError):
+                line.sendall(b"\x13BitTorrent protocol" + bytes(8) + torrent_id + os.urandom(20))
+                return line.recv(48)
+            return b""
+
+        assert there.inside(answer)[-20:] == torrent_id
+        assert next_door.inside(answer) == b""
 
 
 def pulled_by_tunnel(by: Node, version: str) -> set[str]:
