@@ -83,6 +83,7 @@ SWARM = {
     "allow_multiple_connections_per_ip": True,
     "listen_system_port_fallback": True,
     "request_queue_time": 1,
+    "send_buffer_low_watermark": 256 << 10,  # from the first second on, when no rate is known yet
     "unchoke_slots_limit": -1,
     "strict_end_game_mode": True,
     "connections_limit": 500,
@@ -307,6 +308,8 @@ class Session:
         elif isinstance(alert, lt.torrent_alert) and (root := self._roots.get(alert.handle)):
             if isinstance(alert, lt.cache_flushed_alert):
                 torrents.flushed(root)
+            elif isinstance(alert, lt.torrent_checked_alert):
+                _hurry(alert.handle)
             elif isinstance(alert, lt.file_error_alert):
                 torrents.broke(root, *_said(alert.error), alert.filename())
             elif isinstance(alert, lt.torrent_error_alert):
@@ -374,10 +377,20 @@ class Handle:
 
     def dial(self, peer: tuple[str, int]) -> None:
         self.torrent.connect_peer(peer)
+        _hurry(self.torrent)
 
     def drop(self) -> None:
         del self._roots[self.torrent]
         self._session.remove_torrent(self.torrent)
+
+
+def _hurry(torrent: lt.torrent_handle) -> None:
+    """Connect now; libtorrent does so once a second, but at once when a torrent is resumed."""
+    status = torrent.status(0)
+    downloading = status.state == lt.torrent_status.states.downloading
+    if downloading and not status.num_connections and not status.flags & lt.torrent_flags.paused:
+        torrent.pause()
+        torrent.resume()
 
 
 def _priorities(wish: pipe.AddTorrent) -> list[int]:
