@@ -122,6 +122,8 @@ class Circle:
     punished: list[PeerId] = field(default_factory=list)
     accepted: set[str] = field(default_factory=lambda: {"Apache-2.0"})
     shared: list[tuple[bytes, tuple[bytes, ...]]] = field(default_factory=list)
+    missed: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    """Released whenever a version is looked for that is not known."""
 
     def circles(self) -> Sequence[CircleFacts]:
         offers = {holder.id: holder.offer() for holder in self.holders}
@@ -158,6 +160,8 @@ class Circle:
         found = [each for each in self.versions if text in (each.digest.hex(), cast("Version", each.predicate).name)]
         if len(found) > 1:
             raise Conflict(f"{text} means {len(found)} versions.")
+        if not found:
+            self.missed.release()
         return found[0] if found else None
 
     async def listing(self, file: str) -> Sequence[Opened]:

@@ -21,7 +21,7 @@ from pares.errors import (
     VerificationFailed,
 )
 from pares.swarm.catalogue import Catalogue, builtin
-from pares.swarm.coverage import bytes_in, runs
+from pares.swarm.coverage import bytes_in, covers, runs
 from pares.swarm.merkle import piece_length
 from pares.swarm.ranges import Part, part_bytes, part_pieces
 from pares.swarm.version import open_statement, sign_version
@@ -174,6 +174,28 @@ async def test_it_waits_for_a_holder_who_left_and_goes_on_when_one_returns(here:
         assert (done.state, done.error, done.code) == ("done", "", "")
 
 
+async def test_what_nobody_tells_any_more_waits_and_goes_on_when_somebody_does(here: Town, model: Model) -> None:
+    holder = await here.holder(model)
+    holder.node.torrents.limit(upload=3 * MIB, download=0)
+    async with here.home() as home:
+        pull = await home.pulls.start("tiny")
+        await home.until(pull.id, lambda pull: pull.bytes > model.file.size // 4)
+        here.circle.versions.clear()
+        holder.leave()
+        async with asyncio.timeout(DEADLINE):
+            for _ in range(3):
+                await here.circle.missed.acquire()
+        waiting = home.pulls.get(pull.id)
+        assert (waiting.state, waiting.code) == ("paused", "not_found")
+        assert home.pulls.versions() == {model.opened.digest.hex()}
+        here.circle.versions.append(model.opened)
+        holder.give()
+        holder.node.torrents.limit(upload=0, download=0)
+        holder.online = True
+        await home.until(pull.id, lambda pull: pull.state == "done")
+        assert not home.pulls.versions()
+
+
 async def test_those_who_wait_for_a_holder_keep_no_place(here: Town, model: Model, tmp_path: Path) -> None:
     other = await published(tiny_llama(tmp_path / "other.gguf"), "other")
     holder = await here.holder(model)
@@ -268,6 +290,47 @@ async def test_what_is_cancelled_leaves_nothing(here: Town, model: Model) -> Non
         assert await home.library.files.all() == ()
         assert list(home.library.files.folder.iterdir()) == []
         assert home.fetch.torrents.all() == ()
+
+
+async def test_cancelling_leaves_what_another_download_or_a_part_of_the_same_file_needs(
+    here: Town, model: Model
+) -> None:
+    same = msgspec.structs.replace(model.version, name="same")
+    await here.holder(model)
+    await here.holder(replace(model, opened=open_statement(sign_version(PUBLISHER, same))))
+    async with here.home() as home:
+        part = await home.pull("tiny", layers="2-4")
+        other = await home.pulls.start("same", limit_bytes_per_s=MIB)
+        await home.until(other.id, lambda pull: pull.bytes > part.bytes)
+        await home.pulls.cancel(other.id)
+        record = await home.library.files.get(model.root)
+        assert record is not None
+        assert covers(record.pieces or (), part_pieces(model.header(), Part(2, 4, False)))
+        assert Path(record.path).exists()
+        await home.pull("tiny")
+        await home.library.remove("tiny")
+        again = await home.pulls.start("tiny", limit_bytes_per_s=MIB)
+        await home.until(again.id, lambda pull: pull.bytes > 0)
+        await home.pulls.cancel(again.id)
+        await home.pulls.cancel(part.id)
+        assert await home.library.files.all() != (), "it was a part that somebody asked for"
+
+
+async def test_a_statement_that_gives_a_file_another_size_changes_nothing_of_it(here: Town, model: Model) -> None:
+    await here.holder(model)
+    lie = await published(model.path, "lie", size=model.file.size + 5 * MIB)
+    liar = await here.holder(model)
+    liar.model = lie
+    here.circle.versions.append(lie.opened)
+    async with here.home() as home:
+        await home.pull("tiny", layers="2-4")
+        before = await home.library.files.get(model.root)
+        with pytest.raises(VerificationFailed, match="is not what its publisher says"):
+            await home.pull("lie")
+        assert await home.library.files.get(model.root) == before
+        await home.pull("tiny")
+        with pytest.raises(VerificationFailed, match="is not what its publisher says"):
+            await home.pull("lie", name="other")
 
 
 async def test_the_parts_of_a_model_in_several_files_are_fetched_in_turn(

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
+from unittest.mock import ANY
 
 import msgspec
 import pytest
@@ -226,6 +227,29 @@ async def test_a_whole_file_takes_the_place_of_a_part(files: Files, content: byt
     theirs.write_bytes(content)
     assert (await files.take(theirs, linked=True)).path == str(theirs)
     assert not partial.exists()
+    await files.put_part(part)
+    record = await files.get(root)
+    assert record is not None
+    assert record.pieces is None, "a download that ends only now does not unsay what is here"
+    theirs.unlink()
+    await files.put_part(part)
+    assert await files.get(root) == msgspec.structs.replace(part, added_at=ANY, used_at=ANY)
+
+
+async def test_the_file_behind_a_symbolic_link_gets_no_name_in_the_store(
+    files: Files, content: bytes, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(content)
+    mine = files.folder.parent / "a.gguf"
+    mine.symlink_to(theirs)
+    record = await files.take(mine, linked=False)
+    assert record.path == str(mine)
+    assert not files.partial_path(record.root).exists()
+    assert await files.drop_name(mine, record.root) == 0
+    assert await files.forget(record.root) < MIB, "the link is ours, the file is not"
+    assert theirs.read_bytes() == content
+    assert not mine.is_symlink()
 
 
 async def test_the_header_of_a_part_is_read_though_its_file_is_short(files: Files, tmp_path: Path) -> None:

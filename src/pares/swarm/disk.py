@@ -102,7 +102,7 @@ def stamp_of(stat: os.stat_result) -> str:
 def unlink(path: Path) -> int:
     """Delete a name of a file; returns the bytes of disk that this freed: none while the file has another name."""
     try:
-        stat = path.stat()
+        stat = path.lstat()
     except FileNotFoundError:
         return 0
     path.unlink(missing_ok=True)

@@ -47,6 +47,13 @@ class Files:
         """Add or replace what is known of a file; its bytes are the caller's."""
         await self.content.put(record)
 
+    async def put_part(self, record: FileRecord) -> None:
+        """Note how far a file has come, unless all of it is here by now, from elsewhere."""
+        async with self._changing:
+            present = await self.content.get(record.root)
+            if present is None or present.pieces is not None or trouble(present):
+                await self.content.put(record)
+
     def partial_path(self, root: bytes) -> Path:
         """Where a file lies in the store, or will, from its first byte on. The folder is made."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +162,8 @@ class Files:
             if present and self._is_inside(present.path):
                 unlink(Path(present.path))  # a part of what is whole now
             return record
-        is_there = path == store or link(path, store)
+        # The file behind a symbolic link is somebody else's: it gets no name here under which it could be written to.
+        is_there = path == store or (not path.is_symlink() and link(path, store))
         return msgspec.structs.replace(record, path=str(store if is_there else path))
 
 

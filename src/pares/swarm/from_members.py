@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
+
+import msgspec
 
 from pares.errors import (
     BrokenModelFile,
@@ -110,15 +113,17 @@ class FromMembers:
         there = [await self._library.files.get(bytes.fromhex(file.root)) for file in _version(opened).files]
         return all(Path(record.path).exists() for record in there if record is not None)
 
-    async def forget(self, found: Found) -> int:
-        """Remove what was fetched and is not whole; returns the bytes freed."""
+    async def forget(self, found: Found, staying: Collection[str]) -> int:
+        """Remove what was fetched, is not whole, and no version in `staying` needs; returns the bytes freed."""
         listed = [*_version(found.opened).files] if found.opened else []
         if found.offer is not None:
             listed += [file for each in await self.versions_of(found.offer) if (file := _file_of(each, found.offer))]
         freed = 0
         for root in {bytes.fromhex(file.root) for file in listed}:
             there = await self._library.files.get(root)
-            if there is not None and there.pieces is not None:
+            if any(each.digest.hex() in staying for each in await self._commons.listing(root.hex())):
+                continue
+            if there is not None and there.pieces is not None and root not in self.swarm.fetching:
                 self.swarm.torrents.remove(root)
                 freed += await self._library.files.forget(root)
         return freed
@@ -145,10 +150,19 @@ class FromMembers:
                 on_header=lambda: self._give_away(opened),
                 on_check=lambda: _verifying(job),
             )
-            records.append(await self.swarm.fetch(wanted))
+            if (begun := await self._library.files.get(wanted.root)) is not None:
+                await self._asked_for(begun)
+            records.append(await self._asked_for(await self.swarm.fetch(wanted)))
             behind = job.bytes = behind + file.size if part is None else job.bytes
         await self._give_away(opened)
         return records
+
+    async def _asked_for(self, record: FileRecord) -> FileRecord:
+        """It is here for its owner from now on, not for the circles alone: the keeper leaves it."""
+        if record.keeper:
+            record = msgspec.structs.replace(record, keeper=False)
+            await self._library.files.put(record)
+        return record
 
     async def _give_away(self, opened: Opened) -> None:
         await self._commons.shared_after(opened, self.swarm.holders.circles(frozenset((opened.digest,))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from pares.errors import BadRequest, Conflict, ModelNotFound, NotFound, NotSupported, OriginUnreachable, ParesError
@@ -109,12 +109,13 @@ class Pulling:
         opened = (await self.meant(record)).opened
         return not (self.members and opened) or await self.members.is_there(opened)
 
-    async def forget(self, record: PullRecord) -> int:
-        """Remove what was fetched from members and is not whole; returns the bytes freed."""
+    async def forget(self, record: PullRecord, staying: Collection[str]) -> int:
+        """Remove what was fetched from members, is not whole, and no version in `staying` needs; returns the bytes
+        freed."""
         if self.members is None:
             return 0
         try:
-            return await self.members.forget(await self.meant(record))
+            return await self.members.forget(await self.meant(record), staying)
         except (NotFound, BadRequest, Conflict):  # what it meant is known to nobody any more
             return 0
 

@@ -189,8 +189,7 @@ class Pulls:
         async with self._turning(pull_id) as job:
             await self._halt(job)
             freed = await asyncio.to_thread(self._transfer(job).clear)
-            if not self._has_part(job.record):
-                freed += await self._pulling.forget(job.record)
+            freed += await self._pulling.forget(job.record, self._staying(job.record))
             await self._table.remove(pull_id)
             del self._jobs[pull_id]
         self._events.publish(EVENT, {"id": pull_id, "name": job.record.name, "state": "removed"})
@@ -255,11 +254,15 @@ class Pulls:
             limit=lambda: job.record.limit_bytes_per_s,
         )
 
-    def _has_part(self, record: PullRecord) -> bool:
-        """Whether a part of the same version was pulled, and is to stay; also if this pull is that."""
-        version = record.version
+    def versions(self) -> frozenset[str]:
+        """Ids of those that unfinished downloads mean."""
+        return frozenset(job.record.version for job in self._jobs.values() if job.record.state != "done")
+
+    def _staying(self, cancelled: PullRecord) -> frozenset[str]:
+        """Versions of which a part was pulled, which is to stay, or that another download is about."""
         jobs = [job.record for job in self._jobs.values()]
-        return bool(version) and any(each.version == version and each.state == "done" for each in jobs)
+        parts = {each.version for each in jobs if each.state == "done" and each.layers}
+        return frozenset(parts | {each.version for each in jobs if each.state != "done" and each.id != cancelled.id})
 
     async def _begin(self, job: Job) -> None:
         job.restart()
@@ -312,7 +315,7 @@ class Pulls:
     async def _until(self, has_passed: Callable[[], Awaitable[bool]]) -> None:
         while True:
             await asyncio.sleep(self._settings.disk_recheck_s)
-            with suppress(OSError):  # the disk is not there just now
+            with suppress(OSError, ParesError):  # not just now: the disk is away, or what it means is not known
                 if await has_passed():
                     return
 

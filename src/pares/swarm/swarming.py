@@ -219,6 +219,12 @@ class _Fetch:
     async def run(self) -> FileRecord:
         owner = self._owner
         self._record = await owner.files.get(self._root) or self._record
+        if self._record.size != self._size:
+            raise VerificationFailed(
+                f"{self._wanted.name} is not what its publisher says: the file with its root has {self._record.size:,} "
+                f"bytes here, not {self._size:,}.",
+                hint="Take another version.",
+            )
         if self._record.pieces is None:
             if not trouble(self._record):
                 return self._record
@@ -392,7 +398,7 @@ class _Fetch:
 
     async def _save(self) -> None:
         self._saved_at = asyncio.get_running_loop().time()
-        await self._owner.files.put(self._record)
+        await self._owner.files.put_part(self._record)
 
 
 class _Patience:
