@@ -7,14 +7,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from pares.inference.gguf import read_header
 from pares.store.database import Database
 from pares.store.versions import VersionTables
 from pares.swarm.keeper import Keeper
 from pares.swarm.keeping import DROP_AFTER_S, PATIENCE_S, TURN_S
 from pares.swarm.members import CircleFacts
-from pares.swarm.sharing import Sharing
+from pares.swarm.sharing import Publication, Sharing
 from pares.swarm.statements import Statements
 from pares.swarm.version import sign_version
 from pares.wire.messages import Offer
@@ -146,6 +148,92 @@ async def test_who_has_no_room_or_does_not_want_to_keeps_nothing(
     async with keeping(here, model, **settings) as mine:
         await mine.after(PATIENCE_S + EVERYBODYS_TURN_S)
         assert not await is_here(mine, model)
+
+
+async def test_who_switches_giving_away_off_does_not_lose_the_last_copy(here: Town, model: Model) -> None:
+    holder = await here.holder(model)
+    async with keeping(here, model) as mine:
+        await mine.after(PATIENCE_S + EVERYBODYS_TURN_S)
+        holder.offers = False
+        off = replace(mine.sharing.settings, seeding=False)
+        mine.sharing.settings = mine.keeper.settings = off
+        await mine.after(DROP_AFTER_S + EVERYBODYS_TURN_S)
+        assert await is_here(mine, model)
+
+
+async def test_what_its_owner_has_and_does_not_give_away_stays_so(here: Town, model: Model) -> None:
+    await here.holder(model)
+    async with keeping(here, model) as mine:
+        await mine.home.library.import_path(model.path)
+        await mine.home.library.settle()
+        await mine.after(PATIENCE_S + EVERYBODYS_TURN_S)
+        assert not mine.sharing.given_away()
+        assert mine.sharing.holdings(CIRCLE) == ([], ())
+
+
+async def test_what_was_kept_and_is_shared_no_more_by_its_owners_will_is_not_shared_again(
+    here: Town, model: Model
+) -> None:
+    await here.holder(model)
+    async with keeping(here, model) as mine:
+        await mine.after(PATIENCE_S + EVERYBODYS_TURN_S)
+        await mine.sharing.unshare(model.opened.digest, here.circle.circles())
+        await mine.after(PATIENCE_S + EVERYBODYS_TURN_S)
+        assert not mine.sharing.given_away()
+
+
+async def test_another_statement_on_the_same_file_that_nobody_tells_costs_no_copy(here: Town, model: Model) -> None:
+    holder = await here.holder(model)
+    async with keeping(here, model) as mine:
+        await mine.after(PATIENCE_S + EVERYBODYS_TURN_S)
+        stranger = Identity(bytes([66]) * 32)
+        same = msgspec.structs.replace(model.version, name="same", publisher=stranger.id.hex())
+        await mine.sharing.statements.add(sign_version(stranger, same))
+        holder.offers = False
+        await mine.after(DROP_AFTER_S + EVERYBODYS_TURN_S)
+        assert await is_here(mine, model)
+
+
+async def test_what_does_not_come_holds_up_nothing_counts_as_kept_and_goes_when_nobody_tells_it(
+    here: Town, model: Model, tmp_path: Path
+) -> None:
+    other = await published(tiny_llama(tmp_path / "other.gguf", layers=4, seed=2), "other")
+    holder = await here.holder(other, complete=False, have=((0, 1),), wanted=((0, 1),))
+    await here.holder(model)
+    async with keeping(here, model, keep_bytes=other.file.size + model.file.size) as mine:
+        await mine.sharing.statements.add(sign_version(PUBLISHER, other.version))
+        await mine.after(PATIENCE_S + EVERYBODYS_TURN_S)
+        assert await is_here(mine, model)
+        part = await mine.home.library.files.get(other.root)
+        assert part is not None
+        assert part.pieces
+        assert part.keeper
+        assert mine.keeper.keeps(other.root)
+        holder.offers = False
+        await mine.keeper.round()
+        assert await mine.home.library.files.get(other.root) is None
+        assert not Path(part.path).exists()
+        assert await is_here(mine, model)
+
+
+async def test_a_false_statement_on_a_file_is_not_what_its_owner_shares(
+    here: Town, model: Model, tmp_path: Path
+) -> None:
+    header = read_header(tiny_llama(tmp_path / "other.gguf", layers=3))
+    false = [
+        await published(model.path, "lie", header=header),
+        await published(model.path, "wrong", sha256="0" * 64),
+        await published(model.path, "long", size=model.file.size + 1),
+    ]
+    async with keeping(here, false[0]) as mine:
+        for lie in false[1:]:
+            await mine.sharing.statements.add(sign_version(PUBLISHER, lie.version))
+        await mine.home.library.import_path(model.path, "mine")
+        shared = await mine.sharing.share("mine", here.circle.circles(), Publication(licence="Apache-2.0"))
+        assert shared.author == ME.id
+        await mine.sharing.statements.add(sign_version(PUBLISHER, model.version))
+        await mine.sharing.withdraw(shared.digest)
+        assert await mine.sharing.share("mine", here.circle.circles(), Publication()) == shared
 
 
 async def test_what_was_kept_and_is_pulled_then_is_a_model_like_any_other(here: Town, model: Model) -> None:

@@ -22,6 +22,7 @@ from pares.store.content import FileRecord
 from pares.store.versions import VersionTables
 from pares.swarm import licences, version
 from pares.swarm.files import header_of, trouble
+from pares.swarm.front import require_truth
 from pares.swarm.library import Library
 from pares.swarm.members import CircleFacts, Members
 from pares.swarm.predicate import Data, File, Kind, Parent, Version
@@ -29,7 +30,7 @@ from pares.swarm.ranges import held_layers
 from pares.swarm.settings import Settings
 from pares.swarm.statements import Statements
 from pares.swarm.version import Opened
-from pares.transport.torrents import Torrent, Torrents
+from pares.transport.torrents import FILE_BYTES, Torrent, Torrents
 from pares.wire.messages import HELD, TOLD, Held
 from pares.wire.signing import Identity
 
@@ -103,6 +104,10 @@ class Sharing:
         """Circles that this node belongs to and gives a version away in."""
         return frozenset(self._shares.get(digest, ())) & {circle.id for circle in self.members.circles()}
 
+    def given_away(self, circle: bytes | None = None) -> frozenset[bytes]:
+        """Versions that this node gives away in a circle, or anywhere; also while that is switched off."""
+        return frozenset(v for v, circles in self._shares.items() if (circles if circle is None else circle in circles))
+
     def holdings(self, circle: bytes) -> tuple[Sequence[Held], Sequence[bytes]]:
         """For an offer: versions held and given away in a circle, and what others say of them."""
         if not self.settings.seeding:
@@ -137,8 +142,8 @@ class Sharing:
         if not circles:
             raise Conflict("This node belongs to no circle to share with.", hint="Start one with `pares circle new`.")
         record = await self._file_of(model)
-        known = self.versions_of(record.root.hex())
-        opened = known[0] if known and not said.says_something else await self._publish(model, record, said)
+        known = [] if said.says_something else await self._true_of(record)
+        opened = known[0] if known else await self._publish(model, record, said)
         await self.give_away(opened.digest, [circle.id for circle in circles])
         return opened
 
@@ -162,6 +167,8 @@ class Sharing:
         for circle in leaving:
             await self._tables.unshare(digest, circle.id)
             self._shares[digest].discard(circle.id)
+        if leaving:
+            await self._leave_to_owner(digest)
         await self.reseed()
 
     async def withdraw(self, digest: bytes) -> None:
@@ -214,6 +221,8 @@ class Sharing:
             records = {record.root: record for record in await self.library.files.all()}
             sound = {root: record for root, record in records.items() if not self._is_troubled(record)}
             circles = {circle.id: circle for circle in self.members.circles()}
+            for where_shared in self._shares.values():
+                where_shared &= circles.keys()  # who leaves a circle and returns is asked again
             here: dict[bytes, Held] = {}
             wanted: dict[bytes, Torrent] = {}
             for opened in self.statements.versions():
@@ -224,6 +233,8 @@ class Sharing:
                 where = [circles[id_] for id_ in self._shares.get(opened.digest, ()) if id_ in circles]
                 public = self.settings.public_discovery and any(c.open and c.internet for c in where)
                 for record in [records[root] for root in roots if where and root in records]:
+                    if record.size > FILE_BYTES:
+                        continue
                     before = wanted.get(record.root)
                     wanted[record.root] = _torrent(record, public=public or (before is not None and before.public))
             self._apply(wanted if self.settings.seeding else {}, sound)
@@ -293,6 +304,27 @@ class Sharing:
         if found is None:
             raise NotFound(f"{record.path} could not be read to the end.", hint="See `pares logs`.")
         return found
+
+    async def _true_of(self, record: FileRecord) -> list[Opened]:
+        """Known versions that are this file, and say of it what is so: anybody may publish anything of any root."""
+        header = await asyncio.to_thread(read_header, Path(record.path))
+        found = []
+        for opened in self.versions_of(record.root.hex()):
+            assert isinstance(opened.predicate, Version)
+            (file,) = opened.predicate.files
+            if (file.sha256, file.size) == (record.sha256, record.size):
+                with suppress(VerificationFailed):
+                    require_truth(opened.predicate, header, opened.predicate.name)
+                    found.append(opened)
+        return found
+
+    async def _leave_to_owner(self, digest: bytes) -> None:
+        """What its owner does not give away, the keeper must not give away again."""
+        version = self.version(digest)
+        for file in version.files if version else ():
+            record = await self.library.files.get(bytes.fromhex(file.root))
+            if record is not None and record.keeper:
+                await self.library.files.put(replace(record, keeper=False))
 
     async def _publish(self, model: str, record: FileRecord, said: Publication) -> Opened:
         entry = await self.library.get(model)
