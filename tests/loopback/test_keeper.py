@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pares.errors import Conflict
 from pares.inference.gguf import read_header
 from pares.store.database import Database
 from pares.store.versions import VersionTables
@@ -229,11 +230,10 @@ async def test_a_false_statement_on_a_file_is_not_what_its_owner_shares(
         for lie in false[1:]:
             await mine.sharing.statements.add(sign_version(PUBLISHER, lie.version))
         await mine.home.library.import_path(model.path, "mine")
-        shared = await mine.sharing.share("mine", here.circle.circles(), Publication(licence="Apache-2.0"))
-        assert shared.author == ME.id
-        await mine.sharing.statements.add(sign_version(PUBLISHER, model.version))
-        await mine.sharing.withdraw(shared.digest)
-        assert await mine.sharing.share("mine", here.circle.circles(), Publication()) == shared
+        with pytest.raises(Conflict, match="licence"):
+            await mine.sharing.share("mine", here.circle.circles(), Publication())
+        true = await mine.sharing.statements.add(sign_version(PUBLISHER, model.version))
+        assert await mine.sharing.share("mine", here.circle.circles(), Publication()) == true
 
 
 async def test_what_was_kept_and_is_pulled_then_is_a_model_like_any_other(here: Town, model: Model) -> None:
