@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -76,8 +76,11 @@ class Commons:
         self.library = library
         self.members = CircleMembers(network)
         self.poisoned: list[Poisoned] = []
+        self.needed: Callable[[], Container[str]] = tuple
+        """Ids of versions whose statements stay, whoever still tells them; asked before each look for statements."""
+        self._needed: Container[str] = ()
         self._events = events
-        self._offline = offline
+        self._offline, self._loopback_only = offline, loopback_only
         self._dht, self._bootstrap = dht and not loopback_only, bootstrap
         self._port_file = home / "torrents.port"
         resume = home / "torrents"
@@ -100,7 +103,7 @@ class Commons:
             database,
             self.members,
             layer_of=self._layer_of,
-            keeps=lambda version: version in self.sharing.here,
+            keeps=lambda version: version in self.sharing.here or version.hex() in self._needed,
             on_change=self._statements_changed,
         )
         self.sharing = Sharing(
@@ -143,7 +146,8 @@ class Commons:
             stack.push_async_callback(self._count_traffic)
             stack.callback(tasks.create_task(self._follow(), name="follow offers").cancel)
             if not self._offline:
-                stack.callback(tasks.create_task(self._rounds(), name="keep rare versions").cancel)
+                stack.callback(tasks.create_task(self._rounds(), name="ask again").cancel)
+                stack.callback(tasks.create_task(self._keep_rare(), name="keep rare versions").cancel)
             self._stack = stack.pop_all()
         return self
 
@@ -211,7 +215,8 @@ class Commons:
 
     async def change(self, **settings: object) -> None:
         """Switch seeding, or set a limit; in force at once."""
-        self.settings = replace(self.settings, **settings)  # type: ignore[arg-type]
+        changed = replace(self.settings, **settings)  # type: ignore[arg-type]
+        self.settings = replace(changed, seeding=changed.seeding and not self._offline)
         self.sharing.settings = self.fetch.settings = self.keeper.settings = self.settings
         self.torrents.limit(upload=self.settings.upload_limit, download=self.settings.download_limit)
         await self.sharing.reseed()
@@ -295,7 +300,7 @@ class Commons:
                     self._use_dht()
                     self._events.publish("versions", {})
                 if circles or reseed:
-                    await self.sharing.reseed()
+                    await self._reseed_all()
                 if moving:
                     self._events.publish("swarm", {})
                 await asyncio.sleep(NEWS_S)
@@ -308,19 +313,31 @@ class Commons:
                 await self._something.wait()
         self._reseed |= failed
 
+    async def _reseed_all(self) -> None:
+        try:
+            await self.sharing.reseed()
+        except (ParesError, OSError) as error:  # the disk, or the database on it; the next round tries again
+            log.warning("swarm.not_reseeded", extra={"reason": str(error)})
+
     async def _rounds(self) -> None:
         while True:
             await asyncio.sleep(ROUND_S)
             self.circles_changed(only_peers=False)  # what could not be had before is asked for again
             await self._count_traffic()
+
+    async def _keep_rare(self) -> None:
+        """Beside the rounds: what is fetched may take hours."""
+        while True:
+            await asyncio.sleep(ROUND_S)
             try:
                 await self.keeper.round()
-            except ParesError as error:
-                log.info("swarm.not_kept", extra={"reason": error.message})
+            except (ParesError, OSError) as error:
+                log.warning("swarm.not_kept", extra={"reason": str(error)})
 
     async def _fetch_statements(self) -> None:
         if self._offline:
             return
+        self._needed = self.needed()
         try:
             await self.statements.fetch()
         except ParesError as error:
@@ -328,14 +345,21 @@ class Commons:
 
     def _use_dht(self) -> None:
         """Strangers are asked for sources only while this node is in a commons that allows the internet."""
-        wanted = self._dht and any(circle.open and circle.internet for circle in self.members.circles())
+        wanted = self._dht and self._is_public()
         if wanted != self.session.settings.dht:
             self.session.reopen(replace(self.session.settings, dht=wanted, local_discovery=wanted))
 
+    def _is_public(self) -> bool:
+        """Whether strangers may be spoken with: in a commons that uses the internet, if that is not switched off."""
+        return self.settings.public_discovery and any(c.open and c.internet for c in self.members.circles())
+
     def _admit(self) -> None:
-        """Only addresses of members are answered, unless this node is in a commons that anybody may be in."""
+        """Only addresses of members are spoken with, unless this node is in a commons that anybody may be in."""
+        if self._loopback_only:
+            self.torrents.admit(())
+            return
         circles = self.members.circles()
-        if self.settings.public_discovery and any(circle.open and circle.internet for circle in circles):
+        if self._is_public():
             self.torrents.admit(None)
             return
         members = {peer for circle in circles for peer in circle.members} - {self.members.me}
@@ -345,11 +369,15 @@ class Commons:
         """Add to the table what came and went since the last time."""
         for told in self.torrents.all():
             down, up = self._counted.get(told.root, (0, 0))
-            self._counted[told.root] = told.downloaded, told.uploaded
             if told.downloaded < down or told.uploaded < up:  # it was taken out, and added again
                 down = up = 0
             if (told.downloaded, told.uploaded) != (down, up):
-                await self.library.files.content.add_traffic(told.root, told.downloaded - down, told.uploaded - up)
+                try:
+                    await self.library.files.content.add_traffic(told.root, told.downloaded - down, told.uploaded - up)
+                except ParesError as error:
+                    log.warning("swarm.not_counted", extra={"reason": error.message})
+                    return
+            self._counted[told.root] = told.downloaded, told.uploaded
 
 
 def _kept_port(file: Path) -> int:

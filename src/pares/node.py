@@ -131,6 +131,7 @@ class Node:
                 offline=config.node.offline,
             )
         )
+        shared.needed = self.pulls.versions
         self.commons = CommonsTold(
             shared, self.pulls, fit=lambda header: Inventory(self).fit(header), keep=self.change_setting
         )

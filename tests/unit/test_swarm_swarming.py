@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import struct
 from collections.abc import Mapping, Sequence
@@ -111,6 +112,13 @@ class Ways:
         if not self.port_now:
             raise RemoteError("It cannot be reached.")
         return self.port_now
+
+
+class NoPorts(Ways):
+    """Where no more files can be open."""
+
+    async def port(self, peer: PeerId) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
 
 
 def seeker(
@@ -295,3 +303,12 @@ async def test_a_download_remembers_its_part_its_terms_and_its_version(tmp_path:
     assert (kept.layers, kept.priority, kept.limit_bytes_per_s, kept.version) == ("2-4+head", 2, 5, VERSION_ID.hex())
     assert (job.terms.priority, job.terms.limit_bytes_per_s) == (2, 5)
     assert job.view.version == VERSION_ID.hex()
+
+
+@pytest.mark.parametrize("ways", [Ways(0), NoPorts()])
+async def test_where_there_is_no_way_to_a_holder_the_others_are_tried(ways: Ways) -> None:
+    session = Session()
+    members = Members([circle({ANN: offer(), BEN: offer()})], where={BEN: ["192.0.2.2"]})
+    looking = seeker(session, members, ways, direct_s=0)
+    await looking.look()
+    assert session.connected == ["192.0.2.2:4000"]

@@ -58,8 +58,8 @@ class Seeker:
             return
         try:
             port = await self._ways.port(peer)
-        except RemoteError as error:
-            log.info("swarm.no_tunnel", extra={"peer": peer.hex(), "reason": error.message})
+        except (RemoteError, OSError) as error:  # the latter where this node has no more ports or descriptors
+            log.info("swarm.no_tunnel", extra={"peer": peer.hex(), "reason": str(error)})
             return
         if self._ports.get(peer) != port:
             self._ports[peer] = port
