@@ -316,3 +316,15 @@ def _node(folder: Path, file: Content, source: str) -> Iterator[subprocess.Popen
         assert process.stdout.readline() == "half\n"
         yield process
         process.wait(10)
+
+
+async def test_where_the_state_of_the_dht_cannot_be_kept_files_are_exchanged_all_the_same(tmp_path: Path) -> None:
+    file = content(3)
+    async with swarm(tmp_path, 2) as (one, other):
+        for node in (one, other):
+            (node.folder / "state" / "in the way").mkdir(parents=True)
+        source = await one.seed(file)
+        pid = one.session.pid
+        await other.fetch(file, source)
+        await other.settled(file.root)
+        assert one.session.pid == pid, "one process all the time"

@@ -219,12 +219,17 @@ class Session:
             self._session.post_torrent_updates(lt.torrent_handle.query_pieces)
             self._torrents.tick()
 
-    def _save(self) -> None:
-        state = self._session.session_state(lt.save_state_flags_t.save_dht_state)
-        written = lt.write_session_params_buf(state, lt.save_state_flags_t.save_dht_state)
-        write_whole(self._state, written)
+    def _save(self) -> bool:
+        """Whether it could be written; where not, what is remembered is older, and it is tried again later."""
         self._saved_at = time.monotonic()
         self._saved_nodes = self._status.nodes
+        state = self._session.session_state(lt.save_state_flags_t.save_dht_state)
+        written = lt.write_session_params_buf(state, lt.save_state_flags_t.save_dht_state)
+        try:
+            write_whole(self._state, written)
+        except OSError:
+            return False
+        return True
 
     # Requests
 
@@ -241,8 +246,8 @@ class Session:
                 for node in nodes:
                     self._session.add_dht_node(node)
             case pipe.Save(id_):
-                self._save()
-                self._send(pipe.Saved(id_))
+                if self._save():
+                    self._send(pipe.Saved(id_))
             case pipe.Limit(upload, download):
                 self._session.apply_settings({"upload_rate_limit": upload, "download_rate_limit": download})
             case pipe.Admit(hosts):
