@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -49,6 +50,11 @@ RECHECK_S = 5.0
 ROUND_S = 60.0
 """Statements are asked for again, and rare versions looked for."""
 TUNNEL_S = 10.0
+FORGIVEN = 3
+"""Wrong pieces of one member, after which nothing more is exchanged with it until this node starts again.
+
+libtorrent bans an address with its port, and whoever means harm comes back from another port.
+"""
 POISONED = 16
 """Banned sources that are remembered, to be shown."""
 
@@ -76,6 +82,7 @@ class Commons:
         self.library = library
         self.members = CircleMembers(network)
         self.poisoned: list[Poisoned] = []
+        self._wrong: Counter[PeerId] = Counter()
         self.needed: Callable[[], Container[str]] = tuple
         """Ids of versions whose statements stay, whoever still tells them; asked before each look for statements."""
         self._needed: Container[str] = ()
@@ -104,6 +111,7 @@ class Commons:
             self.members,
             layer_of=self._layer_of,
             keeps=lambda version: version in self.sharing.here or version.hex() in self._needed,
+            gives=lambda version, circle: self.sharing.gives(version, circle),
             on_change=self._statements_changed,
         )
         self.sharing = Sharing(
@@ -232,6 +240,18 @@ class Commons:
                 down, up = down + told.downloaded - before[0], up + told.uploaded - before[1]
         return down, up
 
+    def peer_of(self, address: str) -> PeerId | None:
+        """The member whose session this is, as its offer says; who dialled us comes from some other port."""
+        if (peer := self.tunnels.peer_of(address)) is not None:
+            return peer
+        online = self.members.online()
+        for peer in online:
+            if address in self.fetch.holders.addresses(peer):
+                return peer
+        host = address.rpartition(":")[0].strip("[]")
+        there = [peer for peer in online if host in self.members.hosts(peer)]
+        return there[0] if len(there) == 1 else None
+
     # Downwards
 
     async def _serve_bulk(self, link: Connection, stream: Stream) -> None:
@@ -241,7 +261,7 @@ class Commons:
         return await self.members.link(peer, BULK, timeout_s=TUNNEL_S)
 
     def _is_member(self, peer: PeerId) -> bool:
-        return any(peer in circle.members for circle in self.members.circles())
+        return self._wrong[peer] < FORGIVEN and any(peer in circle.members for circle in self.members.circles())
 
     async def _layer_of(self, root: bytes) -> bytes | None:
         record = await self.library.files.get(root)
@@ -262,7 +282,11 @@ class Commons:
         self._wake(reseed=told.state == "failed")
 
     def _poisoned(self, poisoned: Poisoned) -> None:
-        peer = self.tunnels.peer_of(poisoned.address)
+        peer = self.peer_of(poisoned.address)
+        if peer is not None:
+            self.fetch.avoided.add((poisoned.root, peer))
+            self._wrong[peer] += 1
+            self._admit()
         log.warning(
             "swarm.poisoned",
             extra={
@@ -362,7 +386,8 @@ class Commons:
         if self._is_public():
             self.torrents.admit(None)
             return
-        members = {peer for circle in circles for peer in circle.members} - {self.members.me}
+        members = {peer for circle in circles for peer in circle.members if self._wrong[peer] < FORGIVEN}
+        members.discard(self.members.me)
         self.torrents.admit({host for peer in members for host in self.members.hosts(peer)})
 
     async def _count_traffic(self) -> None:

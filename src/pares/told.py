@@ -429,7 +429,7 @@ class CommonsTold:
         )
 
     def _source(self, source: TorrentSource) -> told.Source:
-        peer = self._peer_of(source.address)
+        peer = self._commons.peer_of(source.address)
         tunnel = self._commons.tunnels.peer_of(source.address) is not None
         return told.Source(
             peer=self._who(peer) if peer else None,
@@ -443,21 +443,8 @@ class CommonsTold:
         )
 
     def _source_name(self, address: str) -> str:
-        peer = self._peer_of(address)
+        peer = self._commons.peer_of(address)
         return self._commons.network.name_of(peer) if peer else address
-
-    def _peer_of(self, address: str) -> PeerId | None:
-        """The member whose session this is, as its offer says; who dialled us comes from some other port."""
-        commons = self._commons
-        if (peer := commons.tunnels.peer_of(address)) is not None:
-            return peer
-        online = commons.members.online()
-        for peer in online:
-            if address in commons.fetch.holders.addresses(peer):
-                return peer
-        host = address.rpartition(":")[0].strip("[]")
-        there = [peer for peer in online if host in commons.members.hosts(peer)]
-        return there[0] if len(there) == 1 else None
 
     def _who(self, peer: PeerId | bytes) -> Who:
         return Who(peer.hex(), self._commons.network.name_of(PeerId(bytes(peer))), " ".join(words(bytes(peer))))

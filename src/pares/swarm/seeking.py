@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from pares.errors import RemoteError
@@ -33,18 +34,22 @@ class Seeker:
         *,
         direct: bool,
         direct_s: float,
+        avoided: Callable[[PeerId], bool] = lambda peer: False,
     ) -> None:
-        """`direct`: plain connections too; `direct_s`: after which a peer that none reaches is tried otherwise."""
+        """`direct`: plain connections too; `direct_s`: after which a peer that none reaches is tried otherwise.
+        `avoided`: who sent wrong bytes of this file."""
         self._root, self._versions = root, versions
         self._torrents, self._holders, self._ways = torrents, holders, ways
         self._direct, self._direct_s = direct, direct_s
+        self._avoided = avoided
         self._dialled: dict[tuple[PeerId, tuple[str, ...]], float] = {}
         self._ports: dict[PeerId, int] = {}
 
     async def look(self) -> None:
         """Once; call it again and again, as holders come and go."""
         for peer in self._holders.of(self._versions):
-            await self._reach(peer)
+            if not self._avoided(peer):
+                await self._reach(peer)
 
     async def _reach(self, peer: PeerId) -> None:
         addresses = self._holders.addresses(peer) if self._direct else ()

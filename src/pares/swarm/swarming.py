@@ -132,6 +132,8 @@ class SwarmFetch:
         pace: Pace | None = None,
     ) -> None:
         self.files, self.torrents, self.ways = files, torrents, ways
+        self.avoided: set[tuple[bytes, PeerId]] = set()
+        """Roots of files, and members who sent wrong bytes of them."""
         self.members = members
         self.holders = Holders(members, called) if called else Holders(members)
         self.settings, self.free_disk, self.pace = settings, free_disk, pace or Pace()
@@ -374,6 +376,7 @@ class _Fetch:
             owner.ways,
             direct=owner.settings.direct,
             direct_s=owner.pace.direct,
+            avoided=lambda peer: (self._root, peer) in owner.avoided,
         )
         while True:
             await seeker.look()

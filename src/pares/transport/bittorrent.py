@@ -86,6 +86,7 @@ SWARM = {
     "send_buffer_low_watermark": 256 << 10,  # from the first second on, when no rate is known yet
     "unchoke_slots_limit": -1,
     "strict_end_game_mode": True,
+    "seeding_outgoing_connections": False,  # who wants something dials
     "connections_limit": 500,
     "min_reconnect_time": 2,
     "close_redundant_connections": False,
