@@ -20,7 +20,8 @@ SCRIPTS = (
     ["joining.py"],
     ["gossip.py"],
     ["importing.py"],
-    ["discovery.py"],  # as root: it makes network namespaces
+    ["discovery.py"],  # as root, like the next: they make network namespaces
+    ["swarm.py"],
 )
 
 
