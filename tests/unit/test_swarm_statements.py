@@ -126,9 +126,10 @@ async def table(
     *,
     layer_of: Callable[[bytes], Awaitable[bytes | None]] = no_layer,
     keeps: Callable[[bytes], bool] = lambda version: False,
+    gives: Callable[[bytes, bytes], bool] = lambda version, circle: True,
 ) -> AsyncIterator[Statements]:
     async with Database(path / "node.db") as database:
-        found = Statements(database, members, layer_of=layer_of, keeps=keeps, now=lambda: members.now)
+        found = Statements(database, members, layer_of=layer_of, keeps=keeps, gives=gives, now=lambda: members.now)
         await found.load()
         yield found
 
@@ -433,6 +434,34 @@ async def test_an_answer_fits_into_a_frame_and_who_asks_too_much_is_refused(tmp_
         assert reply.code == "busy"
         members.now += 60
         assert isinstance(await here.answer(BEN.id, request), messages.Statements)
+
+
+async def test_what_is_given_away_no_more_is_served_no_more_though_the_last_offer_said_so(tmp_path: Path) -> None:
+    owl = version(ANNA)
+    predicate = open_statement(owl).predicate
+    assert isinstance(predicate, Version)
+    root, taken_back = bytes.fromhex(predicate.files[0].root), set[bytes]()
+
+    async def layer_of(root: bytes) -> bytes | None:
+        return b""
+
+    def gives(version: bytes, circle: bytes) -> bool:
+        assert circle == circle_id()
+        return version not in taken_back
+
+    members = Script()
+    members.tell({ANNA.id: offer(circle_id(), [Held(version=digest_of(owl))]), BEN.id: telling()})
+    async with table(tmp_path, members, layer_of=layer_of, gives=gives) as here:
+        await here.add(owl)
+        asked: tuple[Fetch | Pieces, ...] = (Fetch(digests=[digest_of(owl)]), Pieces(root=root))
+        assert [await here.answer(BEN.id, each) for each in asked] == [
+            messages.Statements(envelopes=[owl]),
+            PieceHashes(root=root, first=0, hashes=b""),
+        ]
+        taken_back.add(digest_of(owl))
+        statements, hashes = [await here.answer(BEN.id, each) for each in asked]
+        assert statements == messages.Statements(envelopes=[])
+        assert isinstance(hashes, Refused)
 
 
 async def test_hashes_of_pieces_are_given_where_the_file_is_given_away_and_nowhere_else(tmp_path: Path) -> None:

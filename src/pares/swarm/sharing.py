@@ -104,6 +104,10 @@ class Sharing:
         """Circles that this node belongs to and gives a version away in."""
         return frozenset(self._shares.get(digest, ())) & {circle.id for circle in self.members.circles()}
 
+    def gives(self, digest: bytes, circle: bytes) -> bool:
+        """Whether a version is given away in a circle at this moment, whatever the last offer said."""
+        return self.settings.seeding and circle in self._shares.get(digest, ())
+
     def given_away(self, circle: bytes | None = None) -> frozenset[bytes]:
         """Versions that this node gives away in a circle, or anywhere; also while that is switched off."""
         return frozenset(v for v, circles in self._shares.items() if (circles if circle is None else circle in circles))

@@ -16,7 +16,7 @@ from pares.swarm.fetching import Fetching
 from pares.swarm.members import CircleFacts, Members
 from pares.swarm.predicate import File, Version
 from pares.swarm.version import Opened, UnknownKind, open_statement
-from pares.swarm.wanted import ALL, told_in, wanted
+from pares.swarm.wanted import ALL, wanted
 from pares.transport.bucket import Bucket
 from pares.transport.link import Connection, Stream
 from pares.transport.switchboard import answer, receive
@@ -58,16 +58,19 @@ class Statements:
         *,
         layer_of: Callable[[bytes], Awaitable[bytes | None]],
         keeps: Callable[[bytes], bool] = lambda version: False,
+        gives: Callable[[bytes, bytes], bool] = lambda version, circle: True,
         on_change: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`layer_of(root)`: the hashes of a file's pieces, if they are here. `keeps(version)`: it is of use here,
-        whether or not somebody still tells it. `now()` is monotonic."""
+        whether or not somebody still tells it. `gives(version, circle)`: the owner has not thought better of it since
+        the last offer. `now()` is monotonic."""
         self.on_change = on_change
         self._tables = VersionTables(database)
         self._members = members
         self._layer_of = layer_of
         self._keeps = keeps
+        self._gives = gives
         self._now = now
         self._kept: dict[bytes, _Kept] = {}
         self._about: dict[bytes, dict[bytes, None]] = {}
@@ -233,9 +236,8 @@ class Statements:
         return found
 
     async def _hashes(self, shared: Sequence[CircleFacts], request: Pieces) -> PieceHashes | Refused:
-        me, root = self._members.me, request.root.hex()
-        given = {held.version for circle in shared if (o := circle.offers.get(me)) for held in o.holds}
-        files = {file.root for version in given for file in self._files(version)}
+        root = request.root.hex()
+        files = {file.root for circle in shared for version in self._given(circle) for file in self._files(version)}
         layer = await self._layer_of(request.root) if root in files else None
         if layer is None:
             return Refused(code="not_held", reason="This node does not give that file away where you belong.")
@@ -244,7 +246,12 @@ class Statements:
 
     def _told(self, circle: CircleFacts) -> Iterable[bytes]:
         offer = circle.offers.get(self._members.me)
-        return told_in(offer) if offer else ()
+        return (*self._given(circle), *offer.tells) if offer else ()
+
+    def _given(self, circle: CircleFacts) -> list[bytes]:
+        """What the last offer says that this node gives away, as far as that still stands."""
+        offer = circle.offers.get(self._members.me)
+        return [held.version for held in offer.holds if self._gives(held.version, circle.id)] if offer else []
 
     def _files(self, version: bytes) -> Sequence[File]:
         opened = self.get(version)
