@@ -242,15 +242,26 @@ class Commons:
 
     def peer_of(self, address: str) -> PeerId | None:
         """The member whose session this is, as its offer says; who dialled us comes from some other port."""
-        if (peer := self.tunnels.peer_of(address)) is not None:
-            return peer
-        online = self.members.online()
-        for peer in online:
-            if address in self.fetch.holders.addresses(peer):
+        return self.peers_by_address()(address)
+
+    def peers_by_address(self) -> Callable[[str], PeerId | None]:
+        """`peer_of` as things are now, for many addresses."""
+        circles = self.members.circles()
+        sessions: dict[str, PeerId] = {}
+        machines: dict[str, list[PeerId]] = {}
+        for peer in self.members.online():
+            for address in self.fetch.holders.addresses(peer, circles):
+                sessions.setdefault(address, peer)
+            for host in self.members.hosts(peer):
+                machines.setdefault(host, []).append(peer)
+
+        def find(address: str) -> PeerId | None:
+            if peer := self.tunnels.peer_of(address) or sessions.get(address):
                 return peer
-        host = address.rpartition(":")[0].strip("[]")
-        there = [peer for peer in online if host in self.members.hosts(peer)]
-        return there[0] if len(there) == 1 else None
+            there = machines.get(address.rpartition(":")[0].strip("[]"), [])
+            return there[0] if len(there) == 1 else None
+
+        return find
 
     # Downwards
 

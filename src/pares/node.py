@@ -133,7 +133,7 @@ class Node:
         )
         shared.needed = self.pulls.versions
         self.commons = CommonsTold(
-            shared, self.pulls, fit=lambda header: Inventory(self).fit(header), keep=self.change_setting
+            shared, self.pulls, fitting=lambda: Inventory(self).fitting(), keep=self.change_setting
         )
         self.engine = await stack.enter_async_context(
             Engine(config.inference, probes=config.home / "cache" / "probes", on_change=self._on_change)

@@ -31,29 +31,37 @@ from pares.transport.torrents import Swarming, TorrentSource
 from pares.wire.messages import Held
 from pares.wire.signing import PeerId
 
+Fitting = Callable[[Header], tuple[Fit, Need]]
+AT_ONCE = 64
+"""Rows that are made without a pause."""
 LOOKING = 2
 """Readers of weights at the same time; each is a process."""
 
 
 class CommonsTold:
-    """`fit` says how a model with this header would do here; `keep` writes one setting down."""
+    """`fitting` says how models with these headers would do here now; `keep` writes one setting down."""
 
     def __init__(
         self,
         commons: Commons,
         pulls: Pulls,
         *,
-        fit: Callable[[Header], tuple[Fit, Need]],
+        fitting: Callable[[], Fitting],
         keep: Callable[[str, object], Awaitable[object]],
     ) -> None:
-        self._commons, self._pulls, self._fit, self._keep = commons, pulls, fit, keep
+        self._commons, self._pulls, self._fitting, self._keep = commons, pulls, fitting, keep
         self._looking = asyncio.Semaphore(LOOKING)
 
     # Versions
 
     async def versions(self) -> Sequence[told.VersionRow]:
-        models = await self._models()
-        return [self._row(row, models) for row in self._commons.offered().search()]
+        models, fit = await self._models(), self._fitting()
+        rows = []
+        for number, row in enumerate(self._commons.offered().search()):
+            rows.append(self._row(row, models, fit))
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)  # thousands would hold up everything else
+        return rows
 
     async def version(self, version: str) -> told.VersionDetail:
         return await self._detail(self._commons.offered().find(version))
@@ -176,6 +184,7 @@ class CommonsTold:
         records = {record.root: record for record in await commons.library.files.all()}
         names = await self._names_of_roots()
         running = {told_.root: told_ for told_ in commons.torrents.all()}
+        peer_of = commons.peers_by_address()
         down = sum(each.downloaded for each in traffic.values()) + commons.uncounted()[0]
         up = sum(each.uploaded for each in traffic.values()) + commons.uncounted()[1]
         return told.Swarm(
@@ -187,7 +196,7 @@ class CommonsTold:
             uploaded=up,
             kept_bytes=sum(record.size for record in records.values() if commons.keeper.keeps(record.root)),
             keep_bytes=commons.settings.keep_bytes,
-            torrents=tuple(self._torrent(each, records.get(root), names) for root, each in running.items()),
+            torrents=tuple(self._torrent(each, records.get(root), names, peer_of) for root, each in running.items()),
         )
 
     async def change_swarm(self, change: told.SwarmChange) -> told.Swarm:
@@ -271,13 +280,13 @@ class CommonsTold:
                 found[file.root] = name, (*versions, opened.digest.hex())
         return found
 
-    def _row(self, row: Row, models: Mapping[str, str]) -> told.VersionRow:
+    def _row(self, row: Row, models: Mapping[str, str], fits: Fitting) -> told.VersionRow:
         version = row.version
         held = self._commons.sharing.here.get(row.id)
         fit: Fit | None = None
         need: Need | None = None
         if version.kind != "adapter" and version.architecture.layers and version.architecture.embedding_length:
-            fit, need = self._fit(sketch(version.architecture, version.name, row.size))
+            fit, need = fits(sketch(version.architecture, version.name, row.size))
         return told.VersionRow(
             id=row.id.hex(),
             name=version.name,
@@ -325,7 +334,7 @@ class CommonsTold:
             me = self._who(commons.members.me)
             holders.insert(0, told.Holder(peer=me, online=True, layers=mine.layers, head=mine.head, you=True))
         return told.VersionDetail(
-            row=self._row(row, await self._models()),
+            row=self._row(row, await self._models(), self._fitting()),
             predicate=msgspec.to_builtins(version),
             licence_text=licences.text_of(version.licence),
             licence_accepted=commons.sharing.is_accepted(version),
@@ -395,7 +404,11 @@ class CommonsTold:
         )
 
     def _torrent(
-        self, now: Swarming, record: FileRecord | None, names: Mapping[str, tuple[str, tuple[str, ...]]]
+        self,
+        now: Swarming,
+        record: FileRecord | None,
+        names: Mapping[str, tuple[str, tuple[str, ...]]],
+        peer_of: Callable[[str], PeerId | None],
     ) -> told.TorrentRow:
         root = now.root.hex()
         name, versions = names.get(root, (root[:16], ()))
@@ -406,7 +419,9 @@ class CommonsTold:
         poisoned = [p for p in self._commons.poisoned if p.root == now.root]
         error = now.error
         if poisoned and not error:
-            error = f"{self._source_name(poisoned[-1].address)} sent a wrong piece and was banned for this file."
+            peer = peer_of(address := poisoned[-1].address)
+            source = self._commons.network.name_of(peer) if peer else address
+            error = f"{source} sent a wrong piece and was banned for this file."
         return told.TorrentRow(
             root=root,
             name=name,
@@ -422,14 +437,13 @@ class CommonsTold:
             downloaded=now.downloaded,
             uploaded=now.uploaded,
             wasted=now.wasted,
-            sources=tuple(self._source(source) for source in now.sources),
+            sources=tuple(self._source(source, peer_of(source.address)) for source in now.sources),
             pull=pull,
             code=now.code or ("poisoned" if poisoned else ""),
             error=error,
         )
 
-    def _source(self, source: TorrentSource) -> told.Source:
-        peer = self._commons.peer_of(source.address)
+    def _source(self, source: TorrentSource, peer: PeerId | None) -> told.Source:
         tunnel = self._commons.tunnels.peer_of(source.address) is not None
         return told.Source(
             peer=self._who(peer) if peer else None,
@@ -441,10 +455,6 @@ class CommonsTold:
             downloaded=source.downloaded,
             uploaded=source.uploaded,
         )
-
-    def _source_name(self, address: str) -> str:
-        peer = self._commons.peer_of(address)
-        return self._commons.network.name_of(peer) if peer else address
 
     def _who(self, peer: PeerId | bytes) -> Who:
         return Who(peer.hex(), self._commons.network.name_of(PeerId(bytes(peer))), " ".join(words(bytes(peer))))

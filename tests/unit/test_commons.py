@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from circles import person
 from pares import commons as composition
+from pares.api.schemas import Need
 from pares.circle.settings import RelaySettings
 from pares.circle.settings import Settings as CircleSettings
 from pares.commons import Commons
@@ -20,11 +22,15 @@ from pares.store.database import Database
 from pares.store.events import Events
 from pares.swarm.library import Library
 from pares.swarm.members import CircleFacts
+from pares.swarm.pulls import Pulls
 from pares.swarm.settings import Settings
+from pares.swarm.version import sign_version
+from pares.told import CommonsTold, Fitting
 from pares.transport import bittorrent_pipe as pipe
 from pares.transport.settings import Settings as TransportSettings
-from pares.transport.torrents import Swarming
+from pares.transport.torrents import Swarming, TorrentSource
 from pares.wire.signing import PeerId
+from statements import version
 
 ME, ANN = person(0), person(1)
 WITHIN_S = 5.0
@@ -128,6 +134,39 @@ class Elsewhere:
         return ("192.0.2.7",) if peer == ANN.id else ()
 
     def tell_offers(self) -> None: ...
+
+
+async def test_many_versions_and_sources_are_told_of_with_one_look_at_the_circles_and_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = 40
+    async with commons(tmp_path) as here:
+        for number in range(many):
+            await here.statements.add(sign_version(ME, version(ME, name=f"m{number}")))
+        looks: Counter[str] = Counter()
+        facts = here.members.circles
+
+        def circles() -> Sequence[CircleFacts]:
+            looks["circles"] += 1
+            return facts()
+
+        def fitting() -> Fitting:
+            looks["machine"] += 1
+            need = Need(weights=1, kv_cache=1, buffers=1, total=3, free=9, context=512, largest_context=512, text="")
+            return lambda header: ("runs well", need)
+
+        async def keep(name: str, value: object) -> None: ...
+
+        async with Pulls(here.library, Settings(), Events(), commons=here, swarm=here.fetch) as pulls:
+            told = CommonsTold(here, pulls, fitting=fitting, keep=keep)
+            monkeypatch.setattr(here.members, "circles", circles)
+            assert len(await told.versions()) == many
+            assert looks["machine"] == 1
+            sources = tuple(TorrentSource(f"192.0.2.{n}:5000", "peer", 1, 0, 0, 0, 0) for n in range(many))
+            monkeypatch.setattr(here.torrents, "all", lambda: (Swarming(bytes(32), sources=sources),))
+            (row,) = (await told.swarm()).torrents
+            assert len(row.sources) == many
+            assert looks["circles"] <= 4
 
 
 @pytest.mark.parametrize("loopback_only", [True, False])

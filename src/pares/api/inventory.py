@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +73,12 @@ class Inventory:
 
     def fit(self, header: Header) -> tuple[Fit, Need]:
         """How a model would do here now."""
-        return _Room(self._services, ()).fit(header, 0)
+        return self.fitting()(header)
+
+    def fitting(self) -> Callable[[Header], tuple[Fit, Need]]:
+        """How models would do here, at this one moment."""
+        room = _Room(self._services, ())
+        return lambda header: room.fit(header, 0)
 
     async def _row(self, entry: ModelEntry, room: _Room) -> ModelRow:
         record, file = entry.record, entry.file or entry.record

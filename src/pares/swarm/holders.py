@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pares.errors import RemoteError
@@ -42,9 +42,13 @@ class Holders:
         """Whether one of these is offered in a commons that uses the internet: there, anybody may know who has it."""
         return any(circle.open and circle.internet for circle, _, _ in self._offering(versions))
 
-    def addresses(self, peer: PeerId) -> tuple[str, ...]:
-        """Where a peer's BitTorrent session may listen, as far as one dials there on somebody's word."""
-        offers = [offer for circle in self.members.circles() if (offer := circle.offers.get(peer))]
+    def addresses(self, peer: PeerId, circles: Iterable[CircleFacts] | None = None) -> tuple[str, ...]:
+        """Where a peer's BitTorrent session may listen, as far as one dials there on somebody's word.
+
+        `circles`: those of the moment, where many peers are asked about.
+        """
+        circles = self.members.circles() if circles is None else circles
+        offers = [offer for circle in circles if (offer := circle.offers.get(peer))]
         ports = sorted({offer.bulk_port for offer in offers if offer.bulk_port})
         written = [f"[{host}]" if ":" in host else host for host in self.members.hosts(peer)]
         found = (f"{host}:{port}" for port in ports for host in written)

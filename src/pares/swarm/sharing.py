@@ -102,7 +102,7 @@ class Sharing:
 
     def shared_in(self, digest: bytes) -> frozenset[bytes]:
         """Circles that this node belongs to and gives a version away in."""
-        return frozenset(self._shares.get(digest, ())) & {circle.id for circle in self.members.circles()}
+        return frozenset(self._shares.get(digest, ()))
 
     def gives(self, digest: bytes, circle: bytes) -> bool:
         """Whether a version is given away in a circle at this moment, whatever the last offer said."""
