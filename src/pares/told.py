@@ -32,8 +32,6 @@ from pares.wire.messages import Held
 from pares.wire.signing import PeerId
 
 Fitting = Callable[[Header], tuple[Fit, Need]]
-AT_ONCE = 64
-"""Rows that are made without a pause."""
 LOOKING = 2
 """Readers of weights at the same time; each is a process."""
 
@@ -57,10 +55,9 @@ class CommonsTold:
     async def versions(self) -> Sequence[told.VersionRow]:
         models, fit = await self._models(), self._fitting()
         rows = []
-        for number, row in enumerate(self._commons.offered().search()):
+        for row in self._commons.offered().search():
             rows.append(self._row(row, models, fit))
-            if number % AT_ONCE == 0:
-                await asyncio.sleep(0)  # thousands would hold up everything else
+            await asyncio.sleep(0)  # thousands would hold up everything else
         return rows
 
     async def version(self, version: str) -> told.VersionDetail:
