@@ -44,6 +44,8 @@ from pares.wire.signing import Identity, PeerId
 log = logging.getLogger(__name__)
 
 State = Literal["alone", "connecting", "connected", "offline"]
+LAST_SECOND = 253_402_300_799
+"""Of the year 9999."""
 NEWS_S = 0.3
 """Events of a moment are told together."""
 
@@ -467,7 +469,8 @@ def _words(key: bytes) -> str:
 
 
 def _time(unix: float) -> datetime:
-    return datetime.fromtimestamp(unix, UTC)
+    """What others signed may lie after the last year that calendars know."""
+    return datetime.fromtimestamp(min(unix, LAST_SECOND), UTC)
 
 
 def _qr(link: str) -> str:

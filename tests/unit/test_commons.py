@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from circles import person
+from circles import NOW, charter, person
 from pares import commons as composition
 from pares.api.schemas import Need
+from pares.circle.membership import certify
 from pares.circle.settings import RelaySettings
 from pares.circle.settings import Settings as CircleSettings
 from pares.commons import Commons
@@ -167,6 +168,16 @@ async def test_many_versions_and_sources_are_told_of_with_one_look_at_the_circle
             (row,) = (await told.swarm()).torrents
             assert len(row.sources) == many
             assert looks["circles"] <= 4
+
+
+async def test_a_certificate_from_beyond_the_calendar_hides_no_circle(tmp_path: Path) -> None:
+    async with commons(tmp_path) as here:
+        book = here.network.circles_here.book
+        circle = await book.enter(charter(ME), NOW)
+        record = certify(ME, circle.id, ANN.id, "member", 1 << 40, bytes(16))
+        assert circle.store.add(record, NOW)
+        told = await here.network.circle(circle.id.hex())
+        assert {member.since.year for member in told.members if not member.you} == {9999}
 
 
 @pytest.mark.parametrize("loopback_only", [True, False])

@@ -116,6 +116,7 @@ def test_a_later_version_of_the_format_may_say_more() -> None:
     [
         {"publisher": BEN.id.hex()},
         {"name": ""},
+        {"created": 253_402_300_800},
         {"name": "ti\u202eny"},
         {"label": "two\nlines"},
         {"description": "x" * 4001},

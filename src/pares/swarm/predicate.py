@@ -22,7 +22,8 @@ Hex32 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 """The length too: `$` also matches before a last line break."""
 Short = Annotated[str, Meta(max_length=200)]
 Text = Annotated[str, Meta(max_length=4000)]
-Unix = Annotated[int, Meta(ge=0, le=1 << 40)]
+Unix = Annotated[int, Meta(ge=0, le=253_402_300_799)]
+"""Seconds, up to the end of the year 9999: what calendars know."""
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 MAX_FILES = 64
 MAX_PARENTS = 16
