@@ -16,8 +16,8 @@ import libtorrent
 import pytest
 
 from pares.errors import BadRequest
-from pares.transport.torrents import Torrent, metainfo
-from swarming import MIB, Content, SwarmNode, content, swarm
+from pares.transport.torrents import HASH_BYTES, Torrent, metainfo
+from swarming import MIB, PIECE, Content, SwarmNode, content, pieces_of, swarm
 
 # The process dies
 
@@ -90,8 +90,8 @@ async def test_two_leechers_that_hold_all_pieces_together_complete_without_the_s
     file = content(12)
     async with swarm(tmp_path, 3) as (seed, one, other):
         source = await seed.seed(file)
-        await one.fetch(file, source, wanted=((0, 7),))
-        await other.fetch(file, source, wanted=((5, 12),))
+        await one.fetch(file, source, wanted=pieces_of((0, 7)))
+        await other.fetch(file, source, wanted=pieces_of((5, 12)))
         for leech in (one, other):
             await leech.settled(file.root)
         seed.torrents.remove(file.root)
@@ -113,7 +113,7 @@ def _liar(file: Content, folder: Path, *, bad: int) -> Iterator[str]:
     """A session that serves the file with a wrong byte in one piece, and says nothing of it."""
     folder.mkdir()
     wrong = bytearray(file.data)
-    wrong[bad * MIB + 5] ^= 1
+    wrong[bad * PIECE + 5] ^= 1
     (folder / file.root.hex()).write_bytes(wrong)
     settings: Any = dict.fromkeys(("enable_dht", "enable_lsd", "enable_upnp", "enable_natpmp"), False)
     settings |= {"listen_interfaces": "127.89.0.1:0", "disable_hash_checks": True, "webtorrent_stun_server": ""}
@@ -136,13 +136,13 @@ async def test_a_source_that_sends_wrong_bytes_is_banned_and_named_and_the_file_
             leech.torrents.connect(file.root, await seed.seed(file))
             done = await leech.settled(file.root)
         assert leech.path.read_bytes() == file.data
-        assert done.wasted <= 2 * MIB
+        assert done.wasted <= 2 * PIECE
 
 
 async def test_a_poisoned_web_seed_is_banned_and_a_peer_has_the_rest(tmp_path: Path) -> None:
     file = content(8)
     bad = bytearray(file.data)
-    bad[2 * MIB] ^= 1
+    bad[2 * PIECE] ^= 1
     async with swarm(tmp_path, 2) as (seed, leech), _web(bytes(bad)) as url:
         await leech.fetch(file, web_seeds=(url,))
         await leech.until(lambda: leech.poisoned)
@@ -279,12 +279,13 @@ async def test_a_file_of_another_size_and_wrong_hashes_of_pieces_are_refused(tmp
         assert await node.failed(file.root) == "verification_failed"
         assert node.path.stat().st_size == len(file.data) - 1
         other = content(3, seed=2)
-        node.torrents.add(Torrent(other.root, len(other.data), tmp_path / "other", bytes(96)))
+        count = len(other.data) // PIECE
+        node.torrents.add(Torrent(other.root, len(other.data), tmp_path / "other", bytes(HASH_BYTES * count)))
         assert await node.failed(other.root) == "verification_failed"
         with pytest.raises(BadRequest, match="too large"):
             node.torrents.add(Torrent(other.root, 1 << 41, tmp_path / "other"))
-        with pytest.raises(ValueError, match="hashes for 3 pieces"):
-            node.torrents.add(Torrent(other.root, len(other.data), tmp_path / "other", bytes(64)))
+        with pytest.raises(ValueError, match=f"hashes for {count} pieces"):
+            node.torrents.add(Torrent(other.root, len(other.data), tmp_path / "other", bytes(HASH_BYTES * (count - 1))))
         with pytest.raises(ValueError, match="address"):
             node.torrents.connect(file.root, "example.com:80")
 
@@ -326,5 +327,17 @@ async def test_where_the_state_of_the_dht_cannot_be_kept_files_are_exchanged_all
         source = await one.seed(file)
         pid = one.session.pid
         await other.fetch(file, source)
+        await other.settled(file.root)
+        assert one.session.pid == pid, "one process all the time"
+
+
+async def test_limits_above_what_libtorrent_takes_are_none(tmp_path: Path) -> None:
+    file = content(3)
+    async with swarm(tmp_path, 2) as (one, other):
+        for node in (one, other):
+            node.torrents.limit(upload=5_000_000_000, download=1 << 53)
+        source = await one.seed(file)
+        pid = one.session.pid
+        await other.fetch(file, source, download_limit=1 << 53, upload_limit=1 << 31)
         await other.settled(file.root)
         assert one.session.pid == pid, "one process all the time"

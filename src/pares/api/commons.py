@@ -246,8 +246,8 @@ class Swarm(msgspec.Struct, frozen=True, kw_only=True):
 
 class SwarmChange(msgspec.Struct, frozen=True, omit_defaults=True):
     seeding: bool | None = None
-    upload_limit: Annotated[int, Meta(ge=0)] | None = None
-    download_limit: Annotated[int, Meta(ge=0)] | None = None
+    upload_limit: Annotated[int, Meta(ge=0, le=1 << 53)] | None = None
+    download_limit: Annotated[int, Meta(ge=0, le=1 << 53)] | None = None
 
 
 class TensorStatistics(msgspec.Struct, frozen=True, kw_only=True):

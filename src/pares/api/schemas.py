@@ -240,12 +240,12 @@ class PullRequest(msgspec.Struct, frozen=True):
     accept_licence: bool = False
     """Its licence was shown, and the owner of this node agrees to it."""
     priority: Annotated[int, Meta(ge=0, le=2)] = 1
-    limit_bytes_per_s: Annotated[int, Meta(ge=0)] = 0
+    limit_bytes_per_s: Annotated[int, Meta(ge=0, le=1 << 53)] = 0
 
 
 class PullChange(msgspec.Struct, frozen=True, omit_defaults=True):
     priority: Annotated[int, Meta(ge=0, le=2)] | None = None
-    limit_bytes_per_s: Annotated[int, Meta(ge=0)] | None = None
+    limit_bytes_per_s: Annotated[int, Meta(ge=0, le=1 << 53)] | None = None
 
 
 class ImportRequest(msgspec.Struct, frozen=True):

@@ -250,7 +250,9 @@ class Session:
                 if self._save():
                     self._send(pipe.Saved(id_))
             case pipe.Limit(upload, download):
-                self._session.apply_settings({"upload_rate_limit": upload, "download_rate_limit": download})
+                self._session.apply_settings(
+                    {"upload_rate_limit": _rate(upload), "download_rate_limit": _rate(download)}
+                )
             case pipe.Admit(hosts):
                 self._session.set_ip_filter(_only(hosts))
             case pipe.AddTorrent() | pipe.RemoveTorrent() | pipe.Pause() | pipe.Connect():
@@ -370,8 +372,8 @@ class Handle:
             self.torrent.prioritize_pieces(_priorities(wish))
         for url in set(wish.web_seeds) - set(self.torrent.url_seeds()):
             self.torrent.add_url_seed(url)
-        self.torrent.set_download_limit(wish.download_limit)
-        self.torrent.set_upload_limit(wish.upload_limit)
+        self.torrent.set_download_limit(_rate(wish.download_limit))
+        self.torrent.set_upload_limit(_rate(wish.upload_limit))
         with warnings.catch_warnings(action="ignore"):  # deprecated, without another way to a torrent's peer class
             self.torrent.set_priority(wish.priority)
 
@@ -397,6 +399,11 @@ def _hurry(torrent: lt.torrent_handle) -> None:
     if downloading and not status.num_connections and not status.flags & lt.torrent_flags.paused:
         torrent.pause()
         torrent.resume()
+
+
+def _rate(limit: int) -> int:
+    """What libtorrent takes: 31 bits; more is none."""
+    return limit if limit < 1 << 31 else 0
 
 
 def _priorities(wish: pipe.AddTorrent) -> list[int]:
