@@ -217,6 +217,21 @@ async def test_what_does_not_come_holds_up_nothing_counts_as_kept_and_goes_when_
         assert await is_here(mine, model)
 
 
+async def test_what_was_shared_in_a_circle_is_not_when_its_owner_left_and_came_back(
+    here: Town, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with keeping(here, model) as mine:
+        await mine.home.library.import_path(model.path)
+        await mine.sharing.share(model.path.stem, here.circle.circles(), Publication())
+        assert mine.sharing.shared_in(model.opened.digest) == {CIRCLE}
+        with monkeypatch.context() as left:
+            left.setattr(here.circle, "circles", lambda: ())
+            await mine.sharing.reseed()
+        await mine.sharing.reseed()
+        assert not mine.sharing.shared_in(model.opened.digest)
+        assert mine.sharing.holdings(CIRCLE) == ([], ())
+
+
 async def test_a_false_statement_on_a_file_is_not_what_its_owner_shares(
     here: Town, model: Model, tmp_path: Path
 ) -> None:

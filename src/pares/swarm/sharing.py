@@ -226,7 +226,7 @@ class Sharing:
             sound = {root: record for root, record in records.items() if not self._is_troubled(record)}
             circles = {circle.id: circle for circle in self.members.circles()}
             for where_shared in self._shares.values():
-                where_shared &= circles.keys()  # who leaves a circle and returns is asked again
+                where_shared.intersection_update(circles)  # who leaves a circle and returns is asked again
             here: dict[bytes, Held] = {}
             wanted: dict[bytes, Torrent] = {}
             for opened in self.statements.versions():
