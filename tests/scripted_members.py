@@ -180,6 +180,9 @@ class Circle:
     async def shared_after(self, version: Opened, circles: Sequence[bytes]) -> None:
         self.shared.append((version.digest, tuple(circles)))
 
+    async def given_up(self, version: Opened) -> None:
+        self.shared = [each for each in self.shared if each[0] != version.digest]
+
 
 @dataclass
 class Home:

@@ -208,6 +208,9 @@ class Commons:
     async def shared_after(self, version: Opened, circles: Sequence[bytes]) -> None:
         await self.sharing.give_away(version.digest, circles)
 
+    async def given_up(self, version: Opened) -> None:
+        await self.sharing.withdraw(version.digest)
+
     # What is known
 
     def offered(self) -> Offered:

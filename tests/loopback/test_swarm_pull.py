@@ -292,6 +292,17 @@ async def test_what_is_cancelled_leaves_nothing(here: Town, model: Model) -> Non
         assert home.fetch.torrents.all() == ()
 
 
+async def test_what_was_cancelled_is_given_away_to_nobody_should_it_come_from_elsewhere(
+    here: Town, model: Model
+) -> None:
+    await here.holder(model)
+    async with here.home() as home:
+        pull = await home.pulls.start("tiny", limit_bytes_per_s=2 * MIB)
+        await home.until(pull.id, lambda pull: here.circle.shared and pull.bytes > 0)
+        await home.pulls.cancel(pull.id)
+        assert here.circle.shared == []
+
+
 async def test_cancelling_leaves_what_another_download_or_a_part_of_the_same_file_needs(
     here: Town, model: Model
 ) -> None:

@@ -121,11 +121,14 @@ class FromMembers:
         freed = 0
         for root in {bytes.fromhex(file.root) for file in listed}:
             there = await self._library.files.get(root)
-            if any(each.digest.hex() in staying for each in await self._commons.listing(root.hex())):
+            listing = await self._commons.listing(root.hex())
+            if any(each.digest.hex() in staying for each in listing):
                 continue
-            if there is not None and there.pieces is not None and root not in self.swarm.fetching:
+            if (there is None or there.pieces is not None) and root not in self.swarm.fetching:
                 self.swarm.torrents.remove(root)
                 freed += await self._library.files.forget(root)
+                for each in listing:
+                    await self._commons.given_up(each)
         return freed
 
     def _paths(self, opened: Opened) -> list[Path]:

@@ -50,6 +50,10 @@ class Commons(Protocol):
         """
         ...
 
+    async def given_up(self, version: Opened) -> None:
+        """What was fetched of it was removed again: it is given away nowhere any more."""
+        ...
+
 
 class Found(NamedTuple):
     """What a source means."""
