@@ -90,10 +90,12 @@ class Files:
             return await self.content.put(await in_thread(self._place, record, present))
 
     async def forget(self, root: bytes) -> int:
-        """Drop a file that nothing needs; returns the bytes freed. Only what is in the store's folder is deleted."""
+        """Drop a file that nothing needs; returns the bytes freed. Only what is in the store's folder is deleted: what
+        came of a file whose header was not whole yet, too, though there is no record of it."""
         async with self._changing:
             record = await self.content.get(root)
-            freed = await in_thread(unlink, Path(record.path)) if record and self._is_inside(record.path) else 0
+            path = Path(record.path) if record else self.partial_path(root)
+            freed = await in_thread(unlink, path) if self._is_inside(path) else 0
             await self.content.remove(root)
         return freed
 
