@@ -36,7 +36,7 @@ PACE = Pace(look=0.1, direct=1, ask=2, patience=3, retry=3)
 DEADLINE = 25
 CIRCLE = bytes(32)
 PUBLISHER = Identity(bytes([7]) * 32)
-FEW_HASHES = 4
+FEW_HASHES = 16
 """In one answer, so that a layer takes several."""
 
 

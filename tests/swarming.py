@@ -12,10 +12,13 @@ from itertools import count
 from pathlib import Path
 
 from pares.swarm.merkle import FileHasher
+from pares.transport.bitfield import Runs
 from pares.transport.bittorrent_process import BitTorrent, Settings
-from pares.transport.torrents import Poisoned, Swarming, Torrent, Torrents
+from pares.transport.torrents import Poisoned, Swarming, Torrent, Torrents, piece_length
 
 MIB = 1 << 20
+PIECE = piece_length(MIB)
+"""Bytes of one, of every file here."""
 _numbers = count(1)
 
 
@@ -34,6 +37,11 @@ class Content:
         """Put it there, to be seeded."""
         path.write_bytes(self.data)
         return self.torrent(path, complete=True)
+
+
+def pieces_of(*mib: tuple[int, int]) -> Runs:
+    """The pieces that make up these MiB of a file: from one to before another."""
+    return tuple((first * MIB // PIECE, after * MIB // PIECE) for first, after in mib)
 
 
 def content(mib: float, seed: int = 1) -> Content:

@@ -17,7 +17,7 @@ from tiny import tiny_llama
 ONLINE_S = 5.0
 KNOWN_S = 20.0
 PULLED_S = 50.0
-SLOW = 12_000_000
+SLOW = 20_000_000
 """Bytes per second: a few seconds for the 98 MB of SmolLM2."""
 MODEL = "smol"
 SETTINGS: dict[str, Any] = {"transport_loopback_only": True, "swarm_reserve_bytes": 0, "swarm_keep": False}

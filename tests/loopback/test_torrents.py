@@ -13,7 +13,7 @@ import pytest
 from netns import lan
 from pares.swarm import merkle
 from pares.transport.torrents import info_of, piece_length
-from swarming import MIB, content, swarm
+from swarming import MIB, PIECE, content, pieces_of, swarm
 
 
 async def test_what_one_seeds_another_fetches_and_has_on_disk_when_it_is_settled(tmp_path: Path) -> None:
@@ -22,14 +22,15 @@ async def test_what_one_seeds_another_fetches_and_has_on_disk_when_it_is_settled
         await leech.fetch(file, await seed.seed(file))
         done = await leech.settled(file.root)
         assert leech.path.read_bytes() == file.data
-        assert (done.state, done.have, done.done, done.wanted) == ("seeding", ((0, 9),), len(file.data), len(file.data))
+        assert (done.state, done.have) == ("seeding", ((0, -(-len(file.data) // PIECE)),))
+        assert (done.done, done.wanted) == (len(file.data), len(file.data))
         assert done.downloaded == len(file.data)
         await seed.until(lambda: seed.now(file.root).uploaded == len(file.data))
 
 
-@pytest.mark.parametrize("mib", [1 / MIB, 0.5, 1, 2 + 1 / MIB])
-async def test_files_of_one_byte_of_one_piece_and_of_a_byte_more(tmp_path: Path, mib: float) -> None:
-    file = content(mib)
+@pytest.mark.parametrize("size", [1, PIECE // 2, PIECE, 2 * PIECE + 1])
+async def test_files_of_one_byte_of_one_piece_and_of_a_byte_more(tmp_path: Path, size: int) -> None:
+    file = content(size / MIB)
     async with swarm(tmp_path, 2) as (seed, leech):
         await leech.fetch(file, await seed.seed(file))
         await leech.settled(file.root)
@@ -62,13 +63,13 @@ async def test_only_what_is_wanted_is_fetched_and_the_rest_later_without_fetchin
     file = content(16)
     async with swarm(tmp_path, 2) as (seed, leech):
         source = await seed.seed(file)
-        await leech.fetch(file, source, wanted=((0, 1), (5, 8)))
+        await leech.fetch(file, source, wanted=pieces_of((0, 1), (5, 8)))
         part = await leech.settled(file.root)
-        assert (part.have, part.downloaded, part.wanted) == (((0, 1), (5, 8)), 4 * MIB, 4 * MIB)
+        assert (part.have, part.downloaded, part.wanted) == (pieces_of((0, 1), (5, 8)), 4 * MIB, 4 * MIB)
         held = leech.path.read_bytes()
         assert held[5 * MIB : 8 * MIB] == file.data[5 * MIB : 8 * MIB]
         assert leech.path.stat().st_blocks * 512 <= 5 * MIB
-        await leech.fetch(file, wanted=((0, 1), (5, 8), (9, 10)))
+        await leech.fetch(file, wanted=pieces_of((0, 1), (5, 8), (9, 10)))
         await leech.until(lambda: leech.now(file.root).settled and leech.now(file.root).wanted == 5 * MIB)
         await leech.fetch(file)
         await leech.until(lambda: leech.now(file.root).settled and leech.now(file.root).wanted == 16 * MIB)
@@ -83,8 +84,8 @@ async def test_pieces_that_are_said_to_be_here_are_not_fetched_and_are_given_on(
             with node.path.open("wb") as out:
                 out.seek(first * MIB)
                 out.write(file.data[first * MIB : end * MIB])
-        await one.fetch(file, have=((0, 6),))
-        await other.fetch(file, await one.endpoint(), have=((4, 10),))
+        await one.fetch(file, have=pieces_of((0, 6)))
+        await other.fetch(file, await one.endpoint(), have=pieces_of((4, 10)))
         for node in (one, other):
             await node.settled(file.root)
             assert node.path.read_bytes() == file.data
@@ -102,21 +103,21 @@ async def test_without_a_word_of_what_is_here_a_file_is_checked_and_only_the_res
 
 
 async def test_limits_hold_on_loopback_for_the_session_and_for_one_torrent(tmp_path: Path) -> None:
-    file = content(6)
+    file = content(3)
     async with swarm(tmp_path, 3) as (seed, one, other):
         source = await seed.seed(file)
         seed.torrents.limit(upload=3 * MIB, download=0)
         began = time.monotonic()
         await one.fetch(file, source)
         await one.settled(file.root)
-        assert time.monotonic() - began > 1.3
+        assert time.monotonic() - began > 0.65
         told = [who for news in one.news for who in news.sources]
         assert {(who.address, who.kind, who.have) for who in told} == {(source, "peer", 1.0)}
         seed.torrents.limit(upload=0, download=0)
         began = time.monotonic()
         await other.fetch(file, source, download_limit=3 * MIB)
         await other.settled(file.root)
-        assert time.monotonic() - began > 1.3
+        assert time.monotonic() - began > 0.65
 
 
 async def test_paused_it_exchanges_nothing_until_it_is_resumed(tmp_path: Path) -> None:
@@ -145,11 +146,11 @@ async def test_a_removed_torrent_leaves_its_file_and_nothing_else(tmp_path: Path
         await leech.until(lambda: leech.session.pid is None)
         assert list((leech.folder / "resume").iterdir()) == []
         held = leech.path.read_bytes()
-        right = [n for n in range(0, len(held), MIB) if held[n : n + MIB] == file.data[n : n + MIB]]
-        assert len(right) >= 3
+        right = [n for n in range(0, len(held), PIECE) if held[n : n + PIECE] == file.data[n : n + PIECE]]
+        assert len(right) * PIECE >= 3 * MIB
         await leech.fetch(file, source)
         again = await leech.settled(file.root)
-        assert again.downloaded <= len(file.data) - MIB * len(right)
+        assert again.downloaded <= len(file.data) - PIECE * len(right)
         assert leech.path.read_bytes() == file.data
 
 
@@ -174,7 +175,7 @@ def test_the_torrent_follows_from_root_and_size_alone() -> None:
     parsed = libtorrent.load_torrent_buffer(b"d4:info" + info + b"e")
     assert parsed.info_hashes.v2.to_bytes() == hashlib.sha256(info).digest()
     assert not parsed.info_hashes.has_v1()
-    for size in (1, 10**9 - 1, 10**9, 16 * 10**9 - 1, 16 * 10**9, 1 << 40):
+    for size in (1, 10**9 - 1, 10**9, 16 * 10**9 - 1, 16 * 10**9, 256 * 10**9 - 1, 256 * 10**9, 1 << 40):
         assert piece_length(size) == merkle.piece_length(size)
 
 

@@ -17,10 +17,10 @@ from pares.store.content import FileRecord
 from pares.store.database import Database
 from pares.swarm.disk import link, used_bytes
 from pares.swarm.files import Files, header_of, trouble
-from pares.swarm.merkle import FileHasher, is_layer
+from pares.swarm.merkle import FileHasher, is_layer, piece_length
 from tiny import tiny_llama
 
-MIB = 1 << 20
+PIECE = piece_length(1)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ async def files(tmp_path: Path) -> AsyncIterator[Files]:
 @pytest.fixture
 def content() -> bytes:
     """Five pieces, the last one short."""
-    return os.urandom(4 * MIB + 12_345)
+    return os.urandom(4 * PIECE + 12_345)
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ async def test_a_change_is_noticed_without_reading(files: Files, content: bytes,
         await files.verify(record.root)
 
 
-@pytest.mark.parametrize(("at", "piece"), [(0, 0), (MIB - 1, 0), (MIB, 1), (4 * MIB + 12_344, 4)])
+@pytest.mark.parametrize(("at", "piece"), [(0, 0), (PIECE - 1, 0), (PIECE, 1), (4 * PIECE + 12_344, 4)])
 async def test_verifying_names_the_first_bad_piece(files: Files, content: bytes, at: int, piece: int) -> None:
     path = own(files, "a.gguf", content)
     record = await files.take(path, linked=False)
@@ -177,7 +177,7 @@ async def test_verifying_a_file_of_one_piece_that_is_cut_or_grows(files: Files) 
     path.write_bytes(b"smal")
     with pytest.raises(VerificationFailed, match="piece 0 of 1"):
         await files.verify(record.root)
-    path.write_bytes(b"small" + bytes(MIB))
+    path.write_bytes(b"small" + bytes(1 << 20))
     with pytest.raises(VerificationFailed, match="1,048,581 bytes; it had 5"):
         await files.verify(record.root)
 
@@ -188,8 +188,8 @@ async def test_a_part_is_verified_as_far_as_it_is_here_and_becomes_the_whole(fil
     path = files.partial_path(whole.root)
     with path.open("wb") as file:
         file.truncate(len(content))
-        file.seek(MIB)
-        file.write(content[MIB : 3 * MIB])
+        file.seek(PIECE)
+        file.write(content[PIECE : 3 * PIECE])
     part = FileRecord(
         root=whole.root, size=whole.size, path=str(path), layer=whole.layer, pieces=((1, 3),), keeper=True
     )
@@ -215,13 +215,13 @@ async def test_a_whole_file_takes_the_place_of_a_part(files: Files, content: byt
     root, layer = hasher.finish()
     partial = files.partial_path(root)
     part = FileRecord(root=root, size=len(content), path=str(partial), layer=layer, pieces=((0, 1),))
-    partial.write_bytes(content[:MIB])
+    partial.write_bytes(content[:PIECE])
     await files.put(part)
     mine = own(files, "a.gguf", content)
     assert (await files.take(mine, linked=False)).pieces is None
     assert same(mine, partial)
     await files.forget(root)
-    partial.write_bytes(content[:MIB])
+    partial.write_bytes(content[:PIECE])
     await files.put(part)
     theirs = tmp_path / "theirs"
     theirs.write_bytes(content)
@@ -247,7 +247,7 @@ async def test_the_file_behind_a_symbolic_link_gets_no_name_in_the_store(
     assert record.path == str(mine)
     assert not files.partial_path(record.root).exists()
     assert await files.drop_name(mine, record.root) == 0
-    assert await files.forget(record.root) < MIB, "the link is ours, the file is not"
+    assert await files.forget(record.root) < PIECE, "the link is ours, the file is not"
     assert theirs.read_bytes() == content
     assert not mine.is_symlink()
 

@@ -21,14 +21,16 @@ from pares.swarm.merkle import (
     root_of_layer,
 )
 
-MIB = 1 << 20
+PIECE = piece_length(1)
 EDGES = sorted(
-    {1, 31, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK, 3 * BLOCK + 5, MIB - 1, MIB, MIB + 1, MIB + BLOCK}
-    | {2 * MIB - 1, 2 * MIB, 2 * MIB + 1, 3 * MIB, 3 * MIB - BLOCK, 4 * MIB + 1, 5 * MIB, 7 * MIB + 3 * BLOCK + 7}
+    {1, 31, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK, 3 * BLOCK + 5}
+    | {PIECE - 1, PIECE, PIECE + 1, PIECE + BLOCK}
+    | {2 * PIECE - 1, 2 * PIECE, 2 * PIECE + 1, 3 * PIECE, 3 * PIECE - BLOCK}
+    | {4 * PIECE + 1, 5 * PIECE, 7 * PIECE + 3 * BLOCK + 7}
 )
 
 
-def hashed(data: bytes, step: int = MIB) -> tuple[bytes, bytes]:
+def hashed(data: bytes, step: int = PIECE) -> tuple[bytes, bytes]:
     hasher = FileHasher(len(data))
     for at in range(0, len(data), step):
         hasher.update(data[at : at + step])
@@ -63,10 +65,10 @@ def test_larger_pieces_are_hashed_as_libtorrent_does(tmp_path: Path) -> None:
         file.write(b"back")
     hasher = FileHasher(size)
     with path.open("rb") as file:
-        while block := file.read(4 * MIB):
+        while block := file.read(1 << 22):
             hasher.update(block)
     assert hasher.finish() == by_libtorrent(path)
-    assert piece_length(size) == 4 * MIB
+    assert piece_length(size) == 1 << 20
 
 
 @given(size=st.integers(1, 1 << 46), layer=st.binary(max_size=200), root=st.binary(min_size=32, max_size=32))
@@ -75,9 +77,10 @@ def test_what_a_peer_sends_as_a_layer_is_no_layer(size: int, layer: bytes, root:
 
 
 def test_pieces_grow_with_the_file() -> None:
-    lengths = {1: 1, 10**9 - 1: 1, 10**9: 4, 16 * 10**9 - 1: 4, 16 * 10**9: 16, 1 << 46: 16}
-    assert {size: piece_length(size) // MIB for size in lengths} == lengths
-    assert [pieces(size) for size in (1, MIB, MIB + 1, 16 * 10**9)] == [1, 1, 2, 954]
+    kib = {1: 256, 10**9 - 1: 256, 10**9: 1024, 16 * 10**9 - 1: 1024, 16 * 10**9: 4096}
+    kib |= {256 * 10**9 - 1: 4096, 256 * 10**9: 16_384, 1 << 46: 16_384}
+    assert {size: piece_length(size) >> 10 for size in kib} == kib
+    assert [pieces(size) for size in (1, PIECE, PIECE + 1, 10**9, 16 * 10**9)] == [1, 1, 2, 954, 3815]
 
 
 @settings(deadline=None)
@@ -94,7 +97,7 @@ def test_how_the_bytes_arrive_changes_nothing(size: int, steps: list[int]) -> No
 
 
 @settings(deadline=None, max_examples=20)
-@given(size=st.sampled_from([size for size in EDGES if size > MIB]), bit=st.integers(0, 1 << 30))
+@given(size=st.sampled_from([size for size in EDGES if size > PIECE]), bit=st.integers(0, 1 << 30))
 def test_a_layer_fits_its_own_root_alone(size: int, bit: int) -> None:
     data = bytes(range(256)) * (size // 256) + bytes(size % 256)
     root, layer = hashed(data)

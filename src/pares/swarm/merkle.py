@@ -12,7 +12,7 @@ from hashlib import sha256
 BLOCK = 16 << 10
 HASH = 32
 
-_PIECE_LENGTHS = ((10**9, 1 << 20), (16 * 10**9, 4 << 20))
+_PIECE_LENGTHS = ((10**9, 256 << 10), (16 * 10**9, 1 << 20), (256 * 10**9, 4 << 20))
 _LARGEST_PIECE = 16 << 20
 
 _PADDING = [bytes(HASH)]

@@ -23,7 +23,7 @@ FILE_BYTES = 1 << 40
 """Of one file, at most: bounds pieces, hashes and messages."""
 ADDRESSES = 200
 """Of one torrent to be tried."""
-_LENGTHS = ((10**9, 1 << 20), (16 * 10**9, 4 << 20), (FILE_BYTES + 1, 16 << 20))
+_LENGTHS = ((10**9, 256 << 10), (16 * 10**9, 1 << 20), (256 * 10**9, 4 << 20), (FILE_BYTES + 1, 16 << 20))
 
 
 @dataclass(frozen=True, slots=True)
