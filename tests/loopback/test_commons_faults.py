@@ -19,12 +19,13 @@ import pytest
 from test_commons import KNOWN_S, SETTINGS, done, has, pull, sha256_of, state, versions
 
 from nodes import Node, all_online, running, until
+from pares.swarm.merkle import piece_length
 from tiny import tiny_llama
 
 MIB = 1 << 20
 LAYERS = 10
 SIZE = 20_000_000
-"""Of the weights, about: ten layers in as many pieces as MiB."""
+"""Of the weights, about."""
 SLOW = 8_000_000
 """Bytes per second."""
 DISK_MIB = 160
@@ -246,7 +247,7 @@ def spoil(path: Path) -> None:
     """Change a bit of nearly every piece, without a trace in the file's times."""
     stat = path.stat()
     spoiled = bytearray(path.read_bytes())
-    for place in range(2 * MIB, len(spoiled), MIB // 2):
+    for place in range(2 * MIB, len(spoiled), piece_length(len(spoiled)) // 2):
         spoiled[place] ^= 1
     with path.open("r+b") as file:
         file.write(spoiled)
