@@ -372,6 +372,7 @@ class Library:
                 await self._hash(record)
             except (OSError, ParesError) as error:  # the file is gone or has changed; the disk is full
                 log.warning("library.not_hashed", extra={"path": record.path, "reason": str(error)})
+                self._tell()  # what is wrong with it shows in the list
             finally:
                 self._to_hash.task_done()
 
