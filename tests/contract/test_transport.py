@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -387,13 +388,27 @@ async def test_a_cancelled_dial_leaves_nothing_behind(make: Make) -> None:
 
 
 async def _first_stream(transport: Transport) -> Stream:
-    """Of the first connection that does not end before it has one."""
-    while True:
-        far = await transport.accept()
-        try:
-            return await far.accept()
-        except Disconnected:
-            assert await far.closed()
+    """Of whichever connection has one first: of one that was given up, the far side may hear late."""
+    found: asyncio.Future[Stream] = asyncio.get_running_loop().create_future()
+
+    async def take(far: Connection) -> None:
+        with contextlib.suppress(Disconnected):
+            stream = await far.accept()
+            if not found.done():
+                found.set_result(stream)
+
+    async def take_all() -> None:
+        with contextlib.suppress(Disconnected):
+            while True:
+                taking.append(tasks.create_task(take(await transport.accept())))
+
+    taking: list[asyncio.Task[None]] = []
+    async with asyncio.TaskGroup() as tasks:
+        taking.append(tasks.create_task(take_all()))
+        stream = await found
+        for task in taking:
+            task.cancel()
+    return stream
 
 
 async def _talk(near: Connection, far: Connection) -> None:

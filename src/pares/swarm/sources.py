@@ -145,7 +145,10 @@ class Sources:
         return Found(name_of_file(path.rpartition("/")[2]), (WebOrigin(self._web, address, hub=True),))
 
     def _address(self, source: str) -> Found:
-        address, fragment = urldefrag(source)
+        try:
+            address, fragment = urldefrag(source)
+        except ValueError as error:
+            raise BadRequest(f"{source[:200]!r} is not an address ({error}).", param="source") from error
         pinned = _HASH.fullmatch(fragment)
         if fragment and not pinned:
             raise BadRequest(f"{fragment!r} is not a hash.", param="source", hint="Write #sha256= and 64 hex digits.")

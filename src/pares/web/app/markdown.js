@@ -182,7 +182,9 @@ function lex(text) {
     }
     return lexer.tokens;
   } catch (fault) {
-    if (fault instanceof RangeError) return [{ type: "plain", raw: text }]; // nested deeper than the stack
+    // Nested deeper than the stack, also than that of compiling an expression.
+    const isDeep = fault instanceof RangeError || (fault instanceof SyntaxError && /stack/i.test(fault.message));
+    if (isDeep) return [{ type: "plain", raw: text }];
     throw fault;
   }
 }
