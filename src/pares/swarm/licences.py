@@ -124,7 +124,7 @@ def declared(spdx: str, *, header: Header | None = None, words: str = "", text: 
     if not named:
         raise Conflict(
             "This model names no licence, so nobody would know whether they may use it.",
-            hint="Say under which one it is, such as `--license Apache-2.0`.",
+            hint="Say under which one it is, such as `--licence Apache-2.0`.",
         )
     link = header.text("general.license.link") if header else ""
     digest = hashlib.sha256(text.encode()).hexdigest() if text else TEXTS.get(named)
