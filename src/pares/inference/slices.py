@@ -301,6 +301,8 @@ def _laid_out(header: Header, entries: Iterable[_Entry], changed: Mapping[str, b
     `changed` metadata replaces or joins the source's; keys that begin with one of `without` are left out.
     """
     rows = sorted(entries, key=lambda entry: entry.source.offset if entry.source else header.file_bytes)
+    if empty := [row.name for row in rows if 0 in row.dims]:
+        raise defect(f"what it says of its heads leaves nothing of `{empty[0]}`", header.data_start)
     left_out = (_FILLER, *without)
     fields = [header.raw_field(key) for key in header.metadata if key not in changed and not key.startswith(left_out)]
     fields += [_string(key) + value for key, value in changed.items()]
